@@ -1,0 +1,263 @@
+"""The command line of every study script, and the `mmrec` command."""
+
+import argparse
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from mmrec.study.ledger import Refused
+from mmrec.study.study import Study
+from mmrec.tune.job import Job, Options
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
+_WRONG_WISH = (KeyError, ValueError, FileNotFoundError, Refused)
+"""What a wrong option raises while a study is laid out; its message is enough. Once trials run,
+only `Refused` is expected: all else is a fault and shows its trace."""
+
+
+def main(study: Study, argv: Sequence[str] | None = None) -> int:
+    """Run a study as its command line says; the exit code.
+
+    0: done; 1: some trials failed; 2: bad usage; 130: interrupted, state kept.
+    """
+    arguments = vars(_study_parser(study).parse_args(argv))
+    dry_run = arguments.pop("dry_run")
+    try:
+        arguments["changes"] = dict(_change(text) for text in arguments["changes"])
+        job = Job(study, Options(**arguments))
+    except _WRONG_WISH as error:
+        return _refuse(error)
+    try:
+        return _forecast(job) if dry_run else _run(job)
+    except Refused as error:
+        return _refuse(error)
+
+
+def _forecast(job: Job) -> int:
+    from mmrec.tune.forecast import forecast  # noqa: PLC0415 - not for --help
+
+    print(forecast(job))
+    return DONE
+
+
+def _run(job: Job) -> int:
+    from mmrec.tune.driver import run_study  # noqa: PLC0415 - importing Ray costs seconds
+
+    outcome = run_study(job)
+    if outcome.interrupted:
+        print(f"interrupted; what is done so far: {outcome.report}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\n{outcome.answer}\nreport: {outcome.report}")
+    if outcome.failed:
+        print(f"{outcome.failed} trial(s) failed; the report says which", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _study_parser(study: Study) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python studies/{study.name}.py",
+        description=f"{study.question} Running the same command again does only what is missing.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_factors_text(study),
+    )
+    _data_arguments(parser, study.dataset)
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--grid", default="default", choices=study.grid_names, help="which levels")
+    what.add_argument(
+        "--search", action="store_true",
+        help="Optuna's TPE with ASHA instead of the grid, then the best cells under all seeds",
+    )  # fmt: skip
+    what.add_argument("--seeds", type=int, metavar="N", help=f"replicates (default {study.seeds})")
+    what.add_argument("--epochs", type=int, metavar="N",
+                      help=f"cap a trial (default {study.base.train.epochs})")  # fmt: skip
+    what.add_argument("--set", action="append", default=[], metavar="PATH=JSON", dest="changes",
+                      help="a config value, such as model.dim=128; a factor takes a list of levels;"
+                      " may be repeated")  # fmt: skip
+    what.add_argument("--smoke", action="store_true",
+                      help="a shrunken run of the same code: no verdicts meant")  # fmt: skip
+    what.add_argument("--dry-run", action="store_true",
+                      help="print cells, trials and a time forecast from a short pilot")  # fmt: skip
+    budget = parser.add_argument_group("budget")
+    budget.add_argument("--max-trials", type=int, metavar="N",
+                        help="grid: start at most N trials now; search: N suggestions in all")  # fmt: skip
+    budget.add_argument("--max-hours", type=float, metavar="H", help="start no trial after H hours")
+    where = parser.add_argument_group("where to run, and where to keep it")
+    where.add_argument("--out", default="runs", metavar="DIR",
+                       help="run folders (default runs; a URI needs --storage)")  # fmt: skip
+    where.add_argument("--storage", metavar="URL",
+                       help="ledger database (default: SQLite in the run folder)")  # fmt: skip
+    where.add_argument("--fresh", action="store_true",
+                       help="move the old run aside (default: go on with it)")  # fmt: skip
+    where.add_argument("--address", help="a running Ray cluster (default: this machine)")
+    where.add_argument("--cpus-per-trial", type=float, metavar="N",
+                       help="default: the config's train.threads")  # fmt: skip
+    where.add_argument("--gpus-per-trial", type=float, metavar="N", default=0.0,
+                       help="more than 0 trains on GPUs; use 1/n (default 0)")  # fmt: skip
+    return parser
+
+
+def _data_arguments(parser: argparse.ArgumentParser, dataset: str) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", default=dataset, metavar="NAME|PATH",
+                      help=f"a known dataset or a folder (default {dataset}; `mmrec data` lists)")  # fmt: skip
+    data.add_argument("--data-root", type=Path, metavar="DIR",
+                      help="where the datasets lie (default: $MMREC_DATA)")  # fmt: skip
+    data.add_argument("--split", help="given, random, leave-one-out, cold-item or cold-user"
+                      " (default: the dataset's own)")  # fmt: skip
+    data.add_argument("--protocol", help="full, mmrec or split-items: what is hidden and what"
+                      " competes (default full; split-items for cold items)")  # fmt: skip
+    data.add_argument("--k-core", type=int, default=0, metavar="K",
+                      help="keep users and items with K interactions or more")  # fmt: skip
+    data.add_argument("--scale", default="auto", choices=("auto", "standard", "none"),
+                      help="dense features: standardise the unscaled ones, all, or none")  # fmt: skip
+
+
+def _factors_text(study: Study) -> str:
+    lines = ["factors:"]
+    for factor in study.factors:
+        levels = ", ".join(map(str, factor.levels))
+        lines.append(f"  {factor.path}: {levels}")
+        if factor.search:
+            lines.append(f"    searched in {factor.search.low:g} .. {factor.search.high:g}")
+    return "\n".join(lines)
+
+
+def _change(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set wants PATH=JSON, such as model.dim=128, not {text!r}")
+    try:
+        return path, json.loads(value)
+    except json.JSONDecodeError:
+        return path, value  # a bare word is a string: --set train.optimizer=adamw
+
+
+def _refuse(error: Exception) -> int:
+    if isinstance(error, ValidationError):
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
+                 for e in error.errors()]  # fmt: skip
+        text = f"{error.title}: " + "; ".join(lines)
+    else:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"error: {text}", file=sys.stderr)
+    return USAGE
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest flag named when one is unknown; no abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.rpartition("unrecognized arguments: ")[2].split(" ")[0].split("=")[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+
+def mmrec_command(argv: Sequence[str] | None = None) -> int:
+    """`mmrec data | report | rerun`; the exit code."""
+    parser = _Parser(prog="mmrec", description="Look at data, rebuild reports, repeat trials.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data = commands.add_parser("data", help="list the datasets, or describe one")
+    _data_arguments(data, "")
+    data.set_defaults(do=_show_data)
+    report = commands.add_parser("report", help="rebuild a report; nothing is trained")
+    report.add_argument("run", help="a run folder, as printed by the study")
+    report.add_argument("--kind", default="grid", choices=("grid", "search"))
+    report.set_defaults(do=_report)
+    rerun = commands.add_parser("rerun", help="repeat one trial and compare its numbers")
+    rerun.add_argument("run", help="a run folder, as printed by the study")
+    rerun.add_argument("trial", help="the trial's hash, or its first digits")
+    rerun.add_argument("--data-root", type=Path, metavar="DIR", help="default: $MMREC_DATA")
+    rerun.add_argument("--tolerance", type=float, default=1e-6,
+                       help="greatest relative difference that passes (default 1e-6)")  # fmt: skip
+    rerun.set_defaults(do=_rerun)
+    for command in (report, rerun):
+        command.add_argument("--storage", metavar="URL", help="default: SQLite in the run folder")
+    report.add_argument("--study", type=Path, metavar="FILE", help="default: studies/<name>.py")
+    arguments = parser.parse_args(argv)
+    do: Callable[[argparse.Namespace], int] = arguments.do
+    try:
+        return do(arguments)
+    except _WRONG_WISH as error:
+        return _refuse(error)
+
+
+def _show_data(arguments: argparse.Namespace) -> int:
+    from mmrec.data.sources import available, load  # noqa: PLC0415
+
+    if not arguments.dataset:
+        for name, text in available(arguments.data_root).items():
+            print(f"{name:16} {text}")
+        return DONE
+    data = load(
+        arguments.dataset,
+        data_root=arguments.data_root,
+        split=arguments.split,
+        k_core=arguments.k_core,
+        scale=arguments.scale,
+    )
+    parts = ", ".join(f"{len(data.part(p))} {p}" for p in ("train", "valid", "test"))
+    print(f"{data.name} {data.digest}: {data.num_users} users, {data.num_items} items, {parts}")
+    print(f"split: {data.split}")
+    for name, feature in {**data.features, **data.user_features}.items():
+        print(f"  {name}: {feature.kind}, {int(feature.present.sum())} of {len(feature)} present")
+    for note in data.notes:
+        print(f"note: {note}")
+    return DONE
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from mmrec.tune.again import rebuild_report  # noqa: PLC0415
+
+    folder = arguments.run
+    study = load_study(arguments.study or _script_of(folder))
+    tables, page = rebuild_report(study, folder, arguments.kind, arguments.storage)
+    print(f"{tables.answer}\nreport: {page}")
+    return DONE
+
+
+def _rerun(arguments: argparse.Namespace) -> int:
+    from mmrec.tune.again import repeat_trial  # noqa: PLC0415
+
+    table = repeat_trial(arguments.run, arguments.trial, arguments.storage, arguments.data_root)
+    print(table.to_string(index=False))
+    worst = float(table["relative"].max())
+    same = worst <= arguments.tolerance
+    words = "the same within" if same else "NOT the same within"
+    print(f"{words} {arguments.tolerance:g}: the greatest relative difference is {worst:.2g}")
+    return DONE if same else FAILED
+
+
+def load_study(path: Path) -> Study:
+    """The `STUDY` of a study script."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no study script {path}: give --study FILE")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.STUDY
+
+
+def _script_of(run: str) -> Path:
+    """`studies/<name>.py` here or beside the package; the run folder says only the name."""
+    from mmrec.study.store import Folder  # noqa: PLC0415
+
+    name = json.loads(Folder.at(run).read("run.json"))["study"]
+    file = Path("studies") / f"{Path(name).name}.py"
+    beside = Path(__file__).parents[1] / file
+    return beside if beside.is_file() and not file.is_file() else file
+
+

@@ -1,0 +1,1 @@
+"""Datasets: where they come from, how they are split, and what may be done to them."""

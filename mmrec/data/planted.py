@@ -1,0 +1,178 @@
+"""Synthetic datasets whose answer is known: how much of a user's taste each modality shows.
+
+Letters in names: U users, I items, L latent factors, F columns of a modality, C users of a chunk,
+K most interactions of a user in the chunk, E interactions.
+"""
+
+import dataclasses
+import hashlib
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Interval
+from numpy.typing import NDArray
+
+from mmrec.config import config
+from mmrec.data.dataset import Dataset, Dense, Feature
+from mmrec.data.raw import Raw, Split
+from mmrec.data.splits import SPLIT_SEED, split
+
+_Array = NDArray[np.float64]
+_CHUNK_CELLS = 4_000_000
+_GRID = 1024.0
+
+
+@config
+class Modality:
+    """What one planted modality is like."""
+
+    name: str
+    width: Annotated[int, Ge(1)] = 32
+    """Columns of the feature table."""
+    informativeness: Annotated[float, Interval(ge=0, le=1)] = 0.85
+    """Share of the modality's latent variance that is the items' taste factors; the rest is
+    something about the items that no user cares for. 0 is pure noise."""
+    noise: Annotated[float, Ge(0)] = 0.3
+    """Deviation of white noise in each column; a column's latent part has deviation near 1."""
+    missing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the items without this modality, rounded down."""
+
+
+@config
+class Planted:
+    """What a planted dataset is like; the defaults are the built-in `planted`."""
+
+    users: Annotated[int, Ge(1)] = 300
+    items: Annotated[int, Ge(2)] = 240
+    interactions: Annotated[int, Ge(1)] = 7_500
+    """In all; a user's share varies, by a factor of 16 at most."""
+    modalities: tuple[Modality, ...] = (
+        Modality(name="text", width=32),
+        Modality(name="image", width=48),
+    )
+    factors: Annotated[int, Ge(1)] = 24
+    """Latent taste factors, standard normal for users and items."""
+    taste: Annotated[float, Ge(0)] = 3.0
+    """Deviation of a user's log-odds over items that are equally popular; 0 is popularity only."""
+    popularity: Annotated[float, Ge(0)] = 0.6
+    """Power law: the r-th most popular item has weight r ** -popularity; 0 is flat."""
+    noise_correlation: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Correlation, between modalities, of what they show beside taste."""
+    seed: int = 0
+    """Of everything here; the split has a seed of its own."""
+
+
+def planted(
+    spec: Planted | None = None,
+    *,
+    name: str = "planted",
+    how: Split = "random",
+    split_seed: int = SPLIT_SEED,
+) -> Dataset:
+    """A planted dataset, split 8:1:1 per user unless `how` says otherwise.
+
+    Raises:
+        ValueError: a user would have over three quarters of the items, or two modalities have
+            one name.
+    """
+    return split(planted_raw(spec or Planted(), name), how, split_seed)
+
+
+def planted_raw(spec: Planted, name: str = "planted") -> Raw:
+    """Before the split.
+
+    User u takes item i with odds popularity_i * exp(taste * p_u . q_i / sqrt(L)), without
+    replacement. A modality's row of item i is A (sqrt(v) q_i + sqrt(1 - v) z_i) / sqrt(L) plus
+    white noise, where v is its informativeness, A a random matrix, and z_i standard normal with
+    the stated correlation between modalities.
+
+    Every array has a random stream of its own, keyed by name: changing a modality changes neither
+    the interactions nor another modality.
+    """
+    names = [modality.name for modality in spec.modalities]
+    if len(set(names)) != len(names):
+        raise ValueError(f"planted modalities must have distinct names, got {names}")
+    taste_UL = _stream(spec, "users").standard_normal((spec.users, spec.factors))
+    taste_IL = _stream(spec, "items").standard_normal((spec.items, spec.factors))
+    features: dict[str, Feature] = {
+        modality.name: _modality(spec, modality, taste_IL) for modality in spec.modalities
+    }
+    return Raw(name, spec.users, spec.items, _interactions(spec, taste_UL, taste_IL), features)
+
+
+def _stream(spec: Planted, name: str) -> np.random.Generator:
+    key = hashlib.sha256(f"planted/{spec.seed}/{name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(key[:16], "big"))
+
+
+def _modality(spec: Planted, modality: Modality, taste_IL: _Array) -> Dense:
+    own = _stream(spec, f"modality/{modality.name}")
+    shared_IL = _stream(spec, "shared noise").standard_normal(taste_IL.shape)
+    correlation, informed = spec.noise_correlation, modality.informativeness
+    beside_IL = own.standard_normal(taste_IL.shape) * np.sqrt(1 - correlation)
+    beside_IL += shared_IL * np.sqrt(correlation)
+    latent_IL = np.sqrt(informed) * taste_IL + np.sqrt(1 - informed) * beside_IL
+    map_LF = own.standard_normal((spec.factors, modality.width)) / np.sqrt(spec.factors)
+    values_IF = latent_IL @ map_LF
+    values_IF += modality.noise * own.standard_normal(values_IF.shape)
+    # Machines differ in the last bits of a matrix product; on a grid their digests agree.
+    values_IF = np.round(values_IF * _GRID) / _GRID
+    missing = own.permutation(spec.items)[: int(modality.missing * spec.items)]
+    present = np.ones(spec.items, dtype=np.bool_)
+    present[missing], values_IF[missing] = False, 0
+    return Dense(present, values_IF.astype(np.float32))
+
+
+def _interactions(spec: Planted, taste_UL: _Array, taste_IL: _Array) -> NDArray[np.int64]:
+    """(E, 2) pairs, by user, then by the order of the draw.
+
+    A weighted sample without replacement is the first arrivals of an exponential race (the same
+    law as Gumbel-top-k), which needs no logarithms.
+    """
+    rng = _stream(spec, "interactions")
+    count_U = _counts(spec, rng)
+    weight_I = (1.0 + rng.permutation(spec.items)) ** -spec.popularity
+    strength = spec.taste / np.sqrt(spec.factors)
+    rows = max(1, _CHUNK_CELLS // spec.items)
+    chosen = []
+    for start in range(0, spec.users, rows):
+        count_C = count_U[start : start + rows]
+        score_CI = (strength * taste_UL[start : start + rows]) @ taste_IL.T
+        arrival_CI = rng.standard_exponential(score_CI.shape) / (weight_I * np.exp(score_CI))
+        most = int(count_C.max())
+        first_CK = np.argpartition(arrival_CI, most - 1, axis=1)[:, :most]
+        order_CK = np.argsort(np.take_along_axis(arrival_CI, first_CK, axis=1), axis=1)
+        first_CK = np.take_along_axis(first_CK, order_CK, axis=1)
+        chosen.append(first_CK[np.arange(most) < count_C[:, None]])
+    user_E = np.repeat(np.arange(spec.users), count_U)
+    return np.stack([user_E, np.concatenate(chosen)], axis=1)
+
+
+def _counts(spec: Planted, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(U,) interactions of each user, log-normal within a factor of 4 of the middle."""
+    share_U = np.exp(np.clip(0.5 * rng.standard_normal(spec.users), -np.log(4), np.log(4)))
+    ends_U = np.round(np.cumsum(share_U) / share_U.sum() * spec.interactions)
+    count_U = np.diff(ends_U, prepend=0).astype(np.int64)
+    if 4 * count_U.max() > 3 * spec.items:
+        raise ValueError(
+            f"planted: a user would have {count_U.max()} of {spec.items} items, over three"
+            f" quarters; lower interactions ({spec.interactions}) or raise users or items"
+        )
+    return count_U
+
+
+def noise_only(spec: Planted) -> Planted:
+    """The same interactions, and modalities that show nothing of taste."""
+    blind = (
+        Modality(name=m.name, width=m.width, informativeness=0.0, noise=m.noise, missing=m.missing)
+        for m in spec.modalities
+    )
+    return dataclasses.replace(spec, modalities=tuple(blind))
+
+
+BUILT_IN: dict[str, Planted] = {
+    "planted": Planted(),
+    "planted-noise": noise_only(Planted()),
+    "planted-1m": Planted(users=10_000, items=4_000, interactions=1_000_000),
+}
+"""By the names that `mmrec.data.sources.load` knows."""

@@ -1,0 +1,98 @@
+"""Losses: pure functions from scores or embeddings to one 0-dim tensor.
+
+All work under `torch.func`: no Python branch on data, no data-dependent shape. Temperatures are
+tensors, so that runs which differ only in them can be stacked.
+
+Letters in names: B batch, N negatives a row, Q vectors compared with each other, D width.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Similarity = Literal["dot", "cosine"]
+
+
+def bpr(positive: Tensor, negative: Tensor, *, floor: float = 0.0) -> Tensor:
+    """Bayesian personalised ranking, the mean of -ln sigmoid(positive - negative), in nats.
+
+    Rendle et al., UAI 2009, eq. 4. With a `floor` of 1e-10 it is the `BPRLoss` of the MMRec
+    toolbox, -ln(floor + sigmoid(.)): never above 23.03, and without a gradient where the positive
+    is 23 or more below the negative. Without a floor it is what SiBraR's authors use.
+
+    Args:
+        positive: scores of any shape that broadcasts with `negative`, e.g. (B, 1).
+        negative: scores, e.g. (B, N); the mean is over all pairs.
+        floor: what is added to the sigmoid before the logarithm.
+    """
+    difference = positive - negative
+    if floor:
+        return -torch.log(floor + torch.sigmoid(difference)).mean()
+    return F.softplus(-difference).mean()
+
+
+def emb_loss(*matrices: Tensor) -> Tensor:
+    """Sum of the matrices' Frobenius norms, over the rows of the last one.
+
+    The `EmbLoss` of the MMRec toolbox: the norms are NOT squared, so that its weight means
+    something else than an L2 penalty's. An all-zero matrix has gradient 0.
+    """
+    norms = [torch.linalg.vector_norm(matrix) for matrix in matrices]
+    return torch.stack(norms).sum() / matrices[-1].shape[0]
+
+
+def infonce(
+    anchor: Tensor,
+    target: Tensor,
+    tau: Tensor,
+    *,
+    similarity: Similarity = "dot",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE of each anchor's own target against the other targets (van den Oord 2018, eq. 4).
+
+    Args:
+        anchor: (..., Q, D).
+        target: (..., Q, D); row q belongs to anchor q, the other Q - 1 rows are its negatives.
+        tau: 0-dim temperature, above 0.
+        similarity: dot products of the vectors as they are, or of their directions.
+        weight: (..., Q) weight of each anchor in the mean; None weighs all alike. Where all
+            weights are 0 the loss is 0.
+    """
+    logits = _logits(anchor, target, tau, similarity)
+    return _cross_entropy(logits, -1, weight)
+
+
+def symmetric_infonce(
+    first: Tensor,
+    second: Tensor,
+    tau: Tensor,
+    *,
+    similarity: Similarity = "dot",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """`infonce` in both directions, SUMMED (not halved), as SiBraR's authors release it.
+
+    Arguments as for `infonce`. The negatives of an anchor come from the other view only.
+    """
+    logits = _logits(first, second, tau, similarity)
+    return _cross_entropy(logits, -1, weight) + _cross_entropy(logits, -2, weight)
+
+
+def _logits(first: Tensor, second: Tensor, tau: Tensor, similarity: Similarity) -> Tensor:
+    """(..., Q, Q) similarities over the temperature."""
+    if similarity == "cosine":
+        first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    return first @ second.transpose(-1, -2) / tau
+
+
+def _cross_entropy(logits: Tensor, dim: int, weight: Tensor | None) -> Tensor:
+    """Mean of -log softmax over `dim` at the diagonal."""
+    own = logits.diagonal(dim1=-2, dim2=-1)
+    loss = logits.logsumexp(dim) - own
+    if weight is None:
+        return loss.mean()
+    total = weight.sum()
+    return (weight * loss).sum() / torch.where(total > 0, total, torch.ones_like(total))

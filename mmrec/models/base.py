@@ -1,0 +1,92 @@
+"""What every model is: a config that can be swept, and a module that can be trained."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.config import config
+from mmrec.data.dataset import Dataset
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, bpr_epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's training rows, with every random draw that the step needs."""
+
+    user: Tensor
+    """(B,) int64."""
+    positive: Tensor
+    """(B,) int64."""
+    negative: Tensor
+    """(B, N) int64, N negatives a row; N = 0 for a model that uses none."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """A model's own draws, such as dropout masks or sampled modalities; first dimension B."""
+
+
+class Losses(NamedTuple):
+    """What a step returns."""
+
+    terms: dict[str, Tensor]
+    """Named 0-dim terms, already weighted: their sum is minimised, each is logged."""
+    buffers: Mapping[str, Tensor] = {}
+    """New values of named buffers that the step changes (batch-norm running statistics)."""
+
+
+class Recommender(nn.Module, ABC):
+    """A model tied to one dataset.
+
+    `losses` must be a function of parameters, buffers and batch alone: no `.item()`, no branch on
+    data, no data-dependent shape, no random draw and no change in place, so that several runs can
+    be stacked and trained together (torch.func). Continuous knobs are 0-dim buffers.
+    """
+
+    DEAD: ClassVar[tuple[str, ...]] = ()
+    """Parameters that get no gradient in the released model; tests hold them to it."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Losses:
+        """The loss terms of one step."""
+
+    @abstractmethod
+    def user_embeddings(self) -> Tensor:
+        """(U, D), as used for scoring."""
+
+    @abstractmethod
+    def item_embeddings(self) -> Tensor:
+        """(I, D), as used for scoring."""
+
+    def score(self, user_BD: Tensor, item_ID: Tensor) -> Tensor:
+        """(B, I) scores, higher is better, of rows of the two tables above. A dot product."""
+        return user_BD @ item_ID.T
+
+    def epoch_batches(
+        self, data: TrainingPairs, draws: Draws, epoch: int, shape: BatchShape
+    ) -> Iterator[Batch]:
+        """The batches of one epoch on the CPU; BPR rows unless a model's file says otherwise."""
+        rows = bpr_epoch(data, draws, epoch, shape.negatives)
+        for start in range(0, len(rows.user), shape.size):
+            at = slice(start, start + shape.size)
+            yield Batch(rows.user[at], rows.positive[at], rows.negative[at])
+
+    def start_epoch(self, draws: Draws, epoch: int) -> None:
+        """Refresh what changes once an epoch, such as a pruned graph. Nothing by default."""
+
+    def measures(self) -> dict[str, float]:
+        """Numbers about the trained state beyond ranking, such as a collapse. None by default."""
+        return {}
+
+
+@config
+class ModelConfig(ABC):
+    """A model's hyperparameters, and nothing about training or data."""
+
+    VERSION: ClassVar[int] = 1
+    """Raised when the same config gives other numbers than before: it is part of a trial's name."""
+
+    @abstractmethod
+    def build(self, data: Dataset, init: torch.Generator) -> Recommender:
+        """The untrained model on the CPU, every weight drawn from `init`."""

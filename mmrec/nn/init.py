@@ -1,0 +1,63 @@
+"""Initial weights: every one drawn from the generator that is handed in.
+
+Letters in names: F fan-in, O fan-out.
+"""
+
+import math
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+LinearRule = Literal["kaiming", "default"]
+
+
+def xavier_uniform(rows: int, columns: int, init: torch.Generator) -> nn.Parameter:
+    """(rows, columns) from U(-b, b) with b = sqrt(6 / (rows + columns)) (Glorot & Bengio 2010)."""
+    return uniform((rows, columns), math.sqrt(6 / (rows + columns)), init)
+
+
+def xavier_normal(rows: int, columns: int, init: torch.Generator) -> nn.Parameter:
+    """(rows, columns) from N(0, s^2) with s = sqrt(2 / (rows + columns))."""
+    return normal((rows, columns), math.sqrt(2 / (rows + columns)), init)
+
+
+def uniform(shape: tuple[int, ...], bound: float, init: torch.Generator) -> nn.Parameter:
+    """From U(-bound, bound)."""
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=init))
+
+
+def normal(shape: tuple[int, ...], deviation: float, init: torch.Generator) -> nn.Parameter:
+    """From N(0, deviation^2)."""
+    return nn.Parameter(torch.empty(shape).normal_(0.0, deviation, generator=init))
+
+
+def zeros(*shape: int) -> nn.Parameter:
+    """All zero."""
+    return nn.Parameter(torch.zeros(*shape))
+
+
+def kaiming_bound(fan_in: int) -> float:
+    """sqrt(6 / fan_in), the bound of a uniform start in front of a ReLU (He et al. 2015)."""
+    return math.sqrt(6 / fan_in)
+
+
+def linear(fan_in: int, fan_out: int, init: torch.Generator, rule: LinearRule) -> nn.Linear:
+    """A linear map with bias.
+
+    Args:
+        fan_in: input width.
+        fan_out: output width.
+        init: where the weights are drawn.
+        rule: "kaiming": weight U(+-sqrt(6 / fan_in)), bias 0. "default" (torch's own): weight and
+            bias U(+-1 / sqrt(fan_in)).
+    """
+    # Without skip_init torch would draw from its global generator first.
+    layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, fan_in, fan_out))
+    if rule == "kaiming":
+        layer.weight = uniform((fan_out, fan_in), kaiming_bound(fan_in), init)
+        layer.bias = zeros(fan_out)
+    else:
+        layer.weight = uniform((fan_out, fan_in), fan_in**-0.5, init)
+        layer.bias = uniform((fan_out,), fan_in**-0.5, init)
+    return layer

@@ -1,0 +1,64 @@
+"""After the last trial: select on validation, unseal test, decide the claims, lay out the tables."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from mmrec.study import collect
+from mmrec.study.claims import decide
+from mmrec.study.ledger import Ledger
+from mmrec.study.store import Folder
+from mmrec.study.study import Planned, Study
+from mmrec.study.tables import StudyTables
+
+
+def tables_of(study: Study, ledger: Ledger, folder: Folder, manifest: dict[str, Any]) -> StudyTables:
+    """Everything a report is drawn from.
+
+    Args:
+        study: as the command line changed it.
+        ledger: of the run folder.
+        folder: the run folder.
+        manifest: `run.json`; what is learnt here is added and written back.
+    """
+    planned = _planned(ledger, folder, manifest["kind"])
+    resources = manifest["resources"]
+    sealed = collect.trial_table(
+        study, planned, collect.rows_of(ledger), (resources["cpus"], resources["gpus"])
+    )
+    objective = study.base.objective
+    judged = _judged(sealed, manifest["kind"])
+    manifest = {
+        **manifest,
+        "planned": len(planned),
+        "selected": collect.select(judged, objective),
+        "hardware": sorted({*sealed["hardware"].dropna(), *manifest["hardware"]}),
+    }
+    # The choice is on disk before the first test score is opened.
+    folder.write("run.json", json.dumps(manifest, indent=1).encode())
+    trials = collect.with_test(sealed, folder)
+    data = collect.claim_data(_judged(trials, manifest["kind"]), folder, objective)
+    return StudyTables(
+        run=manifest,
+        trials=trials,
+        epochs=collect.epoch_table(trials, folder, objective),
+        claims=tuple(decide(study.claims, data)),
+        views=study.views,
+    )
+
+
+def _planned(ledger: Ledger, folder: Folder, kind: str) -> list[Planned]:
+    plan = []
+    if folder.exists(f"plan-{kind}.json"):
+        plan = collect.plan_from_json(folder.read(f"plan-{kind}.json"))
+    if kind == "search":
+        named = {p.hash for p in plan}
+        suggested = collect.planned_from_rows(ledger.rows("search"))
+        plan = [*(p for p in suggested if p.hash not in named), *plan]
+    return plan
+
+
+def _judged(trials: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The trials that claims may rest on: of a search only what was run again under all seeds."""
+    return trials[trials["phase"] != "search"] if kind == "search" else trials

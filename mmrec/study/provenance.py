@@ -1,0 +1,73 @@
+"""Where a result came from: code, packages, hardware, command."""
+
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "mmrec", "torch", "ray", "optuna", "numpy", "scipy", "pandas", "plotly", "pydantic", "pyarrow",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def hardware() -> str:
+    """This machine in a line: processor, cores, GPU."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{_processor()}, {os.cpu_count()} cores{gpu}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the working tree that mmrec is run from, and whether it has been changed since."""
+    root = Path(__file__).parents[2]
+    commit = _git(root, "rev-parse", "HEAD")
+    dirty = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"git_commit": commit, "git_dirty": bool(dirty)}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an installed package has no working tree: said as None in the report
+    return done.stdout.strip()
+
+
+def command_line() -> str:
+    """What was typed, as it can be typed again; values that look like a password are left out."""
+    from mmrec.study.ledger import without_password  # noqa: PLC0415
+
+    words = [Path(sys.argv[0]).name if sys.argv else "python", *sys.argv[1:]]
+    return "python " + shlex.join(without_password(word) for word in words)
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,102 @@
+"""What a trial is, and its name: the hash of all that decides its numbers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from mmrec import training
+from mmrec.config import changed, digest
+from mmrec.data.conditions import Condition
+from mmrec.models import all_models
+from mmrec.training import RunConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: under one config, one condition and one seed."""
+
+    run: RunConfig
+    condition: Condition = field(default_factory=Condition)
+    seed: int = 0
+
+    def to_json(self) -> str:
+        """All of it as text, from which `from_json` makes it again."""
+        run, condition = changed(self.run), changed(self.condition)
+        return json.dumps({"run": run, "condition": condition, "seed": self.seed}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """The trial that `to_json` wrote.
+
+        Raises:
+            KeyError: it names a model or a field that this version does not have.
+        """
+        value = json.loads(text)
+        known = {c.__name__: c for c in (RunConfig, TrainConfig, Condition, *all_models())}
+        run, condition = (_rebuild(value[key], known) for key in ("run", "condition"))
+        return cls(run, condition, value["seed"])
+
+
+def _rebuild(value: Mapping[str, Any], known: Mapping[str, type]) -> Any:
+    name = value[""]
+    if name not in known:
+        raise KeyError(f"no config class {name!r} in this version; known: {', '.join(known)}")
+    cls = known[name]
+    defaults = {f.name: f.default for f in fields(cls)}
+    given = {}
+    for key, item in value.items():
+        if key == "":
+            continue
+        if isinstance(item, Mapping) and "" in item:
+            given[key] = _rebuild(item, known)
+        else:
+            given[key] = _as_declared(item, defaults.get(key))
+    return cls(**given)
+
+
+def _as_declared(item: Any, default: Any) -> Any:
+    """JSON has no tuples: a list becomes one, unless the field's default says otherwise."""
+    if isinstance(item, list) and not isinstance(default, list):
+        return tuple(_as_declared(part, None) for part in item)
+    return item
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all trials of a study and decides their numbers too."""
+
+    data: str
+    """The dataset's digest."""
+    split: str
+    protocol: str
+    device: str
+    """Device type, `cpu` or `cuda`."""
+
+    def hash(self, trial: Trial) -> str:
+        """16 hex digits: the trial's name."""
+        return digest({**self._identity(trial), "seed": trial.seed})
+
+    def cell(self, trial: Trial) -> str:
+        """16 hex digits shared by a trial's replicates."""
+        return digest(self._identity(trial))
+
+    def _identity(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "run": changed(trial.run),
+            "condition": changed(trial.condition),
+            "data": self.data,
+            "split": self.split,
+            "protocol": self.protocol,
+            "device": self.device,
+            "versions": [type(trial.run.model).VERSION, training.VERSION],
+        }
+
+
+def describe(value: Any) -> str:
+    """A knob's value for labels: short, and with enough digits to tell levels apart."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if is_dataclass(value):
+        return type(value).__name__
+    return str(value)

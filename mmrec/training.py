@@ -1,0 +1,242 @@
+"""One training run, as a generator of epoch reports with resumable state. Knows nothing of Ray."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Interval, Len
+from pydantic import SerializeAsAny
+from torch import Tensor
+
+from mmrec.config import config
+from mmrec.data.dataset import Dataset
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
+from mmrec.evaluation import Evaluator, Protocol, Ranking, objective_of
+from mmrec.models.base import Batch, ModelConfig, Recommender
+
+VERSION = 1
+"""Part of every trial's name: raised when the same config trains to other numbers than before."""
+
+
+@config
+class TrainConfig:
+    """How long and how fast to train."""
+
+    epochs: Annotated[int, Ge(1)] = 50
+    """Cap on the number of epochs."""
+    patience: Annotated[int, Ge(0)] = 10
+    """Stop after this many evaluations in a row without a strictly better one; 0 never stops."""
+    eval_every: Annotated[int, Ge(1)] = 1
+    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """adam couples the weight decay to the gradient, adamw does not (torch's definitions)."""
+    lr: Annotated[float, Gt(0)] = 1e-3
+    lr_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Learning rate of epoch e (from 0) is lr * lr_decay ** (e / 50), as in the MMRec toolbox."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    batch_size: Annotated[int, Ge(1)] = 2048
+    negatives: Annotated[int, Ge(0)] = 1
+    """Sampled negatives a training row."""
+    threads: Annotated[int, Ge(1)] = 1
+    """CPU threads of the run; sums in another order are other numbers, so it is part of the name."""
+
+
+@config
+class RunConfig:
+    """Everything that decides one trial's numbers, apart from dataset, condition and seed."""
+
+    model: SerializeAsAny[ModelConfig]
+    train: TrainConfig = TrainConfig()
+    objective: str = "ndcg@10"
+    """Validation metric that selects the epoch, the cell and the search's next point."""
+    ks: Annotated[tuple[int, ...], Len(1)] = (5, 10, 20, 50)
+    """Lengths of the lists that are scored."""
+
+    def __post_init__(self) -> None:
+        name, _, k = self.objective.partition("@")
+        if not k.isdigit() or int(k) not in self.ks:
+            raise ValueError(
+                f"objective {self.objective!r} must be name@K with K among ks={list(self.ks)}"
+            )
+        del name
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one evaluation, and the epochs since the last one, came to."""
+
+    epoch: int
+    """From 1."""
+    losses: dict[str, float]
+    """Mean over the steps of the last epoch, by term."""
+    valid: dict[str, float]
+    """Validation metrics."""
+    seconds: float
+    """Training and evaluation since the last report."""
+    best_epoch: int
+    finished: bool
+    """True at the natural end: the cap is reached or patience ran out."""
+
+
+class Run:
+    """One training in progress: model, optimiser, and the best state so far.
+
+    It can be saved at any epoch boundary and continued elsewhere with the same numbers, since all
+    randomness is keyed by (seed, stream, epoch).
+    """
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        data: Dataset,
+        *,
+        seed: int,
+        protocol: Protocol,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Build the untrained model and what training it needs.
+
+        Raises:
+            ValueError: the dataset and the config do not fit (the message says how).
+        """
+        torch.set_num_threads(cfg.train.threads)
+        self.cfg, self.data, self.protocol = cfg, data, protocol
+        self.device = torch.device(device)
+        self.draws = Draws(seed)
+        self.model: Recommender = cfg.model.build(data, self.draws.generator("init"))
+        self.model.to(self.device)
+        self.pairs = TrainingPairs.of(data, self.device)
+        self.valid = Evaluator(data, "valid", protocol, cfg.ks, self.device)
+        self.optimizer = _optimizer(self.model, cfg.train)
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_value = -float("inf")
+        self.best_model: dict[str, Tensor] = {}
+        self.reports: list[EpochReport] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cap is reached or patience ran out."""
+        return bool(self.reports) and self.reports[-1].finished
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values from which `load` continues; fit for `weights_only` loading."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_value": self.best_value,
+            "best_model": self.best_model,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "reports": [asdict(report) for report in self.reports],
+        }
+
+    def final_state(self) -> dict[str, Any]:
+        """What is kept of a run at its natural end: the best weights and the curve."""
+        return {k: v for k, v in self.state().items() if k not in ("model", "optimizer")}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` or `final_state` gave, for the same config, data and seed."""
+        if "optimizer" in state:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        self.best_value, self.best_model = state["best_value"], dict(state["best_model"])
+        self.reports = [EpochReport(**report) for report in state["reports"]]
+
+    def restore_best(self) -> Recommender:
+        """The model with its weights of the best validation epoch, in evaluation mode."""
+        if not self.best_model:
+            raise RuntimeError("no epoch has been evaluated yet: there is no best state")
+        self.model.load_state_dict(self.best_model)
+        return self.model.eval()
+
+    def score_test(self) -> Ranking:
+        """Test metrics of the best validation epoch: once, at the natural end."""
+        if not self.finished:
+            raise RuntimeError(f"test is scored at the end of a run, not at epoch {self.epoch}")
+        test = Evaluator(self.data, "test", self.protocol, self.cfg.ks, self.device)
+        return test.rank(self.restore_best(), beyond=True, per_user=True)
+
+
+def fit(run: Run) -> Iterator[EpochReport]:
+    """Train until the natural end, yielding at every evaluation; stop by not asking on.
+
+    Raises:
+        FloatingPointError: a loss term is not finite (the message names epoch and term), or an
+            embedding is not.
+    """
+    cfg = run.cfg.train
+    torch.set_num_threads(cfg.threads)
+    clock = time.perf_counter()
+    while not run.finished:
+        losses = _train_epoch(run)
+        run.epoch += 1
+        if run.epoch % cfg.eval_every and run.epoch < cfg.epochs:
+            continue
+        report = _evaluate(run, losses, clock)
+        run.reports.append(report)
+        clock = time.perf_counter()
+        yield report
+
+
+def _train_epoch(run: Run) -> dict[str, float]:
+    cfg, epoch = run.cfg.train, run.epoch
+    for group in run.optimizer.param_groups:
+        group["lr"] = cfg.lr * cfg.lr_decay ** (epoch / 50)
+    run.model.train()
+    run.model.start_epoch(run.draws, epoch)
+    shape = BatchShape(cfg.batch_size, cfg.negatives)
+    buffers = dict(run.model.named_buffers())
+    names: list[str] = []
+    sums = torch.zeros(0)
+    steps = 0
+    for batch in run.model.epoch_batches(run.pairs, run.draws, epoch, shape):
+        terms = _step(run.model, run.optimizer, buffers, batch)
+        steps += 1
+        values = torch.stack(list(terms.values())).detach().double()
+        names, sums = list(terms), values if steps == 1 else sums + values
+    # One look a epoch: a NaN stays in the sum, and the GPU need not be waited for at every step.
+    means = dict(zip(names, (sums / max(steps, 1)).tolist(), strict=True))
+    for name, mean in means.items():
+        if not abs(mean) < float("inf"):
+            raise FloatingPointError(f"epoch {epoch + 1}: the loss term {name!r} is {mean}")
+    return means
+
+
+def _step(
+    model: Recommender,
+    optimizer: torch.optim.Optimizer,
+    buffers: Mapping[str, Tensor],
+    batch: Batch,
+) -> dict[str, Tensor]:
+    terms, changed = model.losses(batch)
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer.step()
+    for name, value in changed.items():
+        buffers[name].copy_(value.detach())
+    return terms
+
+
+def _evaluate(run: Run, losses: dict[str, float], clock: float) -> EpochReport:
+    cfg = run.cfg.train
+    metrics = run.valid.rank(run.model.eval()).metrics
+    value = objective_of(metrics, run.cfg.objective)
+    if not abs(value) < float("inf"):
+        raise FloatingPointError(f"epoch {run.epoch}: validation {run.cfg.objective} is {value}")
+    if value > run.best_value:
+        run.best_value, run.best_epoch = value, run.epoch
+        run.best_model = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
+    waited = sum(report.epoch > run.best_epoch for report in run.reports)
+    waited += run.epoch > run.best_epoch
+    finished = run.epoch >= cfg.epochs or 0 < cfg.patience <= waited
+    seconds = time.perf_counter() - clock
+    return EpochReport(run.epoch, losses, metrics, seconds, run.best_epoch, finished)
+
+
+def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer]
+    return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)

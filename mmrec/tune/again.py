@@ -1,0 +1,104 @@
+"""What can be made again from a run folder: its report, and any of its trials. No Ray here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmrec.data.conditions import apply
+from mmrec.data.sources import load
+from mmrec.evaluation import PROTOCOLS
+from mmrec.reports.publish import publish
+from mmrec.study.collect import rows_of
+from mmrec.study.finish import tables_of
+from mmrec.study.ledger import Ledger, Row
+from mmrec.study.seal import unseal
+from mmrec.study.store import Folder
+from mmrec.study.study import Study
+from mmrec.study.tables import StudyTables
+from mmrec.study.trials import Setting, Trial
+from mmrec.training import Run, fit
+from mmrec.tune.job import Options, as_asked, open_ledger
+
+
+def rebuild_report(
+    study: Study, run: str, kind: str, storage: str | None
+) -> tuple[StudyTables, str]:
+    """The report of a run folder, from plan, ledger and trial files alone, and its address."""
+    folder, manifest = _opened(run)
+    if not folder.exists(f"plan-{kind}.json"):
+        raise FileNotFoundError(f"{folder.address} holds no {kind} (no plan-{kind}.json)")
+    options = Options(
+        dataset=manifest["dataset"]["name"],
+        changes=manifest["changes"],
+        epochs=manifest["epochs"],
+        seeds=len(manifest["seeds"]),
+        smoke=manifest["smoke"],
+    )
+    ledger = _ledger(folder, storage, manifest)
+    tables = tables_of(as_asked(study, options), ledger, folder, {**manifest, "kind": kind})
+    return tables, publish(tables, folder)
+
+
+def repeat_trial(run: str, trial: str, storage: str | None, data_root: Path | None) -> pd.DataFrame:
+    """Train one trial of a ledger again, in this process, and compare.
+
+    Returns:
+        Columns `metric`, `recorded`, `again`, `relative` (difference over the recorded value).
+
+    Raises:
+        KeyError: no finished trial's hash begins like that, or several do.
+        ValueError: the data, or this version's naming of it, is not what the trial was run on.
+    """
+    folder, manifest = _opened(run)
+    row = _the_row(_ledger(folder, storage, manifest), trial)
+    data = load(**manifest["load"], data_root=data_root)
+    spec = Trial.from_json(row.attributes["config"])
+    setting = Setting(
+        data.digest, data.split, manifest["protocol"]["name"], row.attributes["device"]
+    )
+    if setting.hash(spec) != row.hash:
+        raise ValueError(
+            f"here this trial would be named {setting.hash(spec)}, not {row.hash}: the data"
+            f" ({data.digest}, recorded {manifest['dataset']['digest']}) or a VERSION has changed"
+        )
+    again = Run(
+        spec.run,
+        apply(spec.condition, data),
+        seed=spec.seed,
+        protocol=PROTOCOLS[setting.protocol],
+        device=setting.device,
+    )
+    *_, last = fit(again)
+    best = next(r for r in again.reports if r.epoch == last.best_epoch)
+    recorded = {f"valid.{k}": v for k, v in row.attributes["valid"].items()}
+    recorded |= {f"test.{k}": v for k, v in unseal(folder, row.hash).metrics.items()}
+    numbers = {f"valid.{k}": v for k, v in best.valid.items()}
+    numbers |= {f"test.{k}": v for k, v in again.score_test().metrics.items()}
+    return pd.DataFrame([_compared(name, recorded[name], numbers[name]) for name in recorded])
+
+
+def _compared(name: str, recorded: float, again: float) -> dict[str, Any]:
+    difference = abs(again - recorded)
+    relative = difference / abs(recorded) if recorded else difference
+    return {"metric": name, "recorded": recorded, "again": again, "relative": relative}
+
+
+def _opened(run: str) -> tuple[Folder, dict[str, Any]]:
+    folder = Folder.at(run)
+    if not folder.exists("run.json"):
+        raise FileNotFoundError(f"{folder.address} is not a run folder: it has no run.json")
+    return folder, json.loads(folder.read("run.json"))
+
+
+def _ledger(folder: Folder, storage: str | None, manifest: dict[str, Any]) -> Ledger:
+    return open_ledger(folder, storage, manifest["ledger"])
+
+
+def _the_row(ledger: Ledger, trial: str) -> Row:
+    rows = [r for r in rows_of(ledger).values() if r.hash.startswith(trial) and r.state == "done"]
+    if len(rows) != 1:
+        found = ", ".join(row.hash for row in rows[:5]) or "none"
+        raise KeyError(f"{trial!r} should name one finished trial; it names: {found}")
+    return rows[0]

@@ -1,0 +1,81 @@
+"""From a study to its report: runs what the ledger does not have, selects, unseals, decides."""
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from mmrec.reports.publish import publish
+from mmrec.study.collect import plan_to_json
+from mmrec.study.finish import tables_of
+from mmrec.study.ledger import Ledger, one_writer
+from mmrec.study.provenance import now
+from mmrec.study.store import Folder
+from mmrec.tune.job import Job
+from mmrec.tune.rounds import Rounds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the driver came to."""
+
+    answer: str
+    report: str
+    failed: int
+    interrupted: bool
+
+
+def run_study(job: Job) -> Outcome:
+    """Run what is missing, decide the claims, write the report.
+
+    Raises:
+        Refused: another driver is running the same study, or Ray has no room for a trial.
+    """
+    with ExitStack() as stack:
+        if job.folder.is_local:
+            stack.enter_context(one_writer(job.folder.path))
+        if job.options.fresh and job.folder.exists("run.json"):
+            _move_aside(job.folder)
+        ledger = job.open_ledger()
+        ledger.close_interrupted()
+        job.folder.write("run.json", json.dumps(job.manifest(), indent=1).encode())
+        try:
+            failed = _run(job, ledger)
+            interrupted = False
+        except KeyboardInterrupt:
+            sys.stderr.write("\ninterrupted: the same command goes on from here\n")
+            failed, interrupted = 0, True
+        return _conclude(job, ledger, failed=failed, interrupted=interrupted)
+
+
+def _move_aside(folder: Folder) -> None:
+    """`--fresh`: the old run is renamed, its lock stays with us."""
+    aside = folder.path.with_name(f"{folder.path.name}.{now().replace(':', '')}")
+    aside.mkdir()
+    for entry in folder.path.iterdir():
+        if entry.name != ".lock":
+            entry.rename(aside / entry.name)
+
+
+def _run(job: Job, ledger: Ledger) -> int:
+    """Run what the ledger does not have; the number of failed trials."""
+    if job.kind == "grid":
+        plan = job.grid_plan()
+        job.folder.write("plan-grid.json", plan_to_json(plan))
+        with Rounds(job, ledger) as rounds:
+            return rounds.run_planned(plan)
+    with Rounds(job, ledger) as rounds:
+        failed = rounds.run_search()
+        confirm = job.confirmation(ledger.rows("search"))
+        job.folder.write("plan-search.json", plan_to_json(confirm))
+        return failed + rounds.run_planned(confirm)
+
+
+def _conclude(job: Job, ledger: Ledger, *, failed: int, interrupted: bool) -> Outcome:
+    """Select on validation, then unseal, decide and report."""
+    manifest = json.loads(job.folder.read("run.json"))
+    tables = tables_of(job.study, ledger, job.folder, manifest)
+    report = publish(tables, job.folder)
+    return Outcome(tables.answer, report, failed, interrupted)
+
+

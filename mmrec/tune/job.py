@@ -1,0 +1,210 @@
+"""A study on a dataset under what a command line says: names, plan and folder. No Ray here."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmrec.data.dataset import Dataset
+from mmrec.data.sources import load
+from mmrec.evaluation import protocol
+from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
+from mmrec.study.provenance import command_line, git_state, hardware, now, versions
+from mmrec.study.store import Folder
+from mmrec.study.study import Cell, Planned, Study
+from mmrec.study.trials import Setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command line may say; see `mmrec.cli` for the words."""
+
+    dataset: str
+    data_root: Path | None = None
+    split: str | None = None
+    protocol: str | None = None
+    k_core: int = 0
+    scale: str = "auto"
+    out: str = "runs"
+    storage: str | None = None
+    address: str | None = None
+    seeds: int | None = None
+    search: bool = False
+    grid: str = "default"
+    max_trials: int | None = None
+    max_hours: float | None = None
+    epochs: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    smoke: bool = False
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float = 0.0
+
+
+class Job:
+    """A study on a dataset under one set of options: names, plan, folder; nothing is run yet."""
+
+    def __init__(self, study: Study, options: Options) -> None:
+        """Load the data and lay out the plan.
+
+        Raises:
+            KeyError, ValueError, FileNotFoundError: the options do not fit study or data.
+        """
+        self.options = options
+        self.study = as_asked(study, options)
+        self.data: Dataset = load(
+            options.dataset,
+            data_root=options.data_root,
+            split=options.split,
+            k_core=options.k_core,
+            scale=options.scale,  # pyright: ignore[reportArgumentType]
+        )
+        self.protocol = protocol(options.protocol, self.data.split)
+        self.device = "cuda" if options.gpus_per_trial > 0 else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available() and not options.address:
+            raise ValueError("--gpus-per-trial asks for a GPU, but torch sees none on this machine")
+        self.setting = Setting(
+            self.data.digest, self.data.split, self.protocol.name, self.device
+        )
+        self.kind: Kind = "search" if options.search else "grid"
+        self.seeds = range(self.study.seeds)
+        self.cpus = options.cpus_per_trial or float(self.study.base.train.threads)
+        self.folder = self._folder()
+
+    def _folder(self) -> Folder:
+        usual = protocol(None, self.data.split).name
+        name = f"{self.data.name}-{self.data.digest[:8]}"
+        name += "" if self.protocol.name == usual else f"-{self.protocol.name}"
+        name += "-smoke" if self.options.smoke else ""
+        return Folder.at(self.options.out) / self.study.name / name
+
+    def grid_plan(self) -> list[Planned]:
+        """All planned trials of a grid."""
+        cells = self.study.cells(self.options.grid)
+        return self.study.plan(cells, self.seeds, self.setting)
+
+    def planned_at(self, point: Mapping[str, Any]) -> Planned:
+        """The trial of a suggested point: the first seed, until it is confirmed."""
+        cell = self.study.cell(point, phase="search")
+        return self.study.plan([cell], self.seeds[:1], self.setting)[0]
+
+    def confirmation(self, rows: Iterable[Row]) -> list[Planned]:
+        """The best finished points of a search, the references and the controls, all seeds."""
+        done = [row for row in rows if row.state == "done" and row.value is not None]
+        best = sorted(done, key=lambda row: (-(row.value or 0.0), row.number))
+        cells: list[Cell] = [
+            self.study.cell(row.params, phase="confirm") for row in best[: self.study.confirm]
+        ]
+        for label, point in self.study.references.items():
+            cells.append(self.study.cell(point, label=label, phase="confirm"))
+        cells += self.study.control_cells()
+        return self.study.plan(cells, self.seeds, self.setting)
+
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest planned value of every numeric factor, searched ranges included."""
+        spans = {}
+        for factor in self.study.factors:
+            values = [v for grid in ("", *factor.grids) for v in factor.levels_of(grid)]
+            if factor.search:
+                values += [factor.search.low, factor.search.high]
+            if all(isinstance(v, int | float) for v in values):
+                spans[factor.path] = (min(values), max(values))
+        return spans
+
+    def manifest(self) -> dict[str, Any]:
+        """`run.json`: all that a report says of the study but its numbers."""
+        study, data = self.study, self.data
+        features = {**data.features, **{f"user:{k}": v for k, v in data.user_features.items()}}
+        return {
+            "study": study.name,
+            "question": study.question,
+            "objective": study.base.objective,
+            "kind": self.kind,
+            "dataset": {
+                "name": data.name,
+                "digest": data.digest,
+                "num_users": data.num_users,
+                "num_items": data.num_items,
+                "interactions": {p: len(data.part(p)) for p in ("train", "valid", "test")},
+                "modalities": {name: _shape(feature) for name, feature in features.items()},
+                "split": data.split,
+                "notes": list(data.notes),
+            },
+            "protocol": {"name": self.protocol.name, "text": self.protocol.text},
+            "seeds": list(self.seeds),
+            "resources": {"cpus": self.cpus, "gpus": self.options.gpus_per_trial},
+            "changes": dict(self.options.changes),
+            "epochs": self.options.epochs,
+            "grid": self.options.grid,
+            "load": {
+                "dataset": self.options.dataset,
+                "split": self.options.split,
+                "k_core": self.options.k_core,
+                "scale": self.options.scale,
+            },
+            "ledger": self.ledger_name,
+            "storage": without_password(self.options.storage or "sqlite in the run folder"),
+            "command": command_line(),
+            "created": now(),
+            **git_state(),
+            "versions": versions(),
+            "hardware": [hardware()],
+            "smoke": self.options.smoke,
+            "out": self.folder.address,
+        }
+
+    def open_ledger(self) -> Ledger:
+        """The study's ledger, in the run folder unless `--storage` says where."""
+        return open_ledger(self.folder, self.options.storage, self.ledger_name)
+
+    @property
+    def ledger_name(self) -> str:
+        """The Optuna studies' prefix: they hold one dataset and one protocol."""
+        smoke = "/smoke" if self.options.smoke else ""
+        return f"{self.study.name}/{self.data.digest}/{self.protocol.name}{smoke}"
+
+
+def open_ledger(folder: Folder, storage: str | None, name: str) -> Ledger:
+    """The ledger at `storage`, or in the run folder.
+
+    Raises:
+        Refused: the run folder is not on a local disk, where SQLite cannot be.
+    """
+    if storage is None:
+        if not folder.is_local:
+            raise ValueError(
+                f"a ledger in SQLite needs a local disk, and --out is {folder.address}: give"
+                " --storage with a database URL, such as postgresql://user@host/mmrec"
+            )
+        folder.path.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{folder.path / 'ledger.db'}"
+    return Ledger(storage, name)
+
+
+def as_asked(study: Study, options: Options) -> Study:
+    """The study as the options change it: levels and values, epochs, seeds, smoke."""
+    changes = dict(options.changes)
+    if options.smoke:
+        changes = {**study.smoke, **changes}
+    if options.epochs is not None:
+        changes["train.epochs"] = options.epochs
+    study = study.set(changes)
+    seeds = options.seeds if options.seeds is not None else (2 if options.smoke else study.seeds)
+    if seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {seeds}")
+    return replace(study, seeds=seeds)
+
+
+def _shape(feature: Any) -> str:
+    missing = int((~feature.present).sum())
+    sizes = {
+        "dense": lambda: f"{feature.values.shape[1]} columns",
+        "tags": lambda: f"{len(feature.names)} tags",
+        "category": lambda: f"{len(feature.names)} levels",
+        "codes": lambda: f"{feature.codes.shape[1]} levels",
+        "graph": lambda: f"{len(feature.ids)} edges",
+    }
+    text = f"{feature.kind}, {sizes[feature.kind]()}"
+    return f"{text}, {missing} missing" if missing else text

@@ -1,0 +1,140 @@
+"""The Tuners of one run of the driver: one, and one more each time a worker has died."""
+
+import tempfile
+import time
+from types import TracebackType
+
+from mmrec.study.collect import rows_of
+from mmrec.study.ledger import Kind, Ledger
+from mmrec.study.study import Planned
+from mmrec.tune import local  # before ray: it sets the environment  # isort: skip
+from ray import tune
+
+from mmrec.tune.asha import LedgerAsha
+from mmrec.tune.job import Job
+from mmrec.tune.searcher import Causes, LedgerSearcher, Plan, Source, Suggestions
+from mmrec.tune.status import Status
+from mmrec.tune.trainable import Shared, TrialTrainable
+
+STRIDES = 20
+"""About this many values of a learning curve reach the ledger; all of it is in epochs.parquet."""
+
+
+class Rounds:
+    """A context in which Ray runs and the dataset is in its object store."""
+
+    def __init__(self, job: Job, ledger: Ledger) -> None:
+        self.job, self.ledger = job, ledger
+        self.epochs = job.study.base.train.epochs
+        self._ray = local.started(job.options.address)
+
+    def __enter__(self) -> "Rounds":
+        self._ray.__enter__()
+        self.slots = local.slots(self.job.cpus, self.job.options.gpus_per_trial)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ray.__exit__(kind, error, trace)
+
+    def run_planned(self, plan: list[Planned]) -> int:
+        """Run what is missing of a plan; the number of trials that failed."""
+        source = Plan(self.ledger, plan, self.job.spans(), rows_of(self.ledger))
+        return self._run("grid", source, len(plan), len(plan) - source.remaining())
+
+    def run_search(self) -> int:
+        """Run a search to its end; the number of trials that failed."""
+        job = self.job
+        ranges = {f.path: f.search for f in job.study.factors if f.search is not None}
+        if not ranges:
+            raise ValueError(f"study {job.study.name!r} has no factor with a range to search")
+        asked = job.options.max_trials
+        total = job.study.search_trials if asked is None else asked
+        source = Suggestions(self.ledger, ranges, total, job.planned_at)
+        return self._run("search", source, total, source.ended)
+
+    def _run(self, kind: Kind, source: Source, planned: int, done: int) -> int:
+        if not source.remaining():
+            return 0
+        status = self._status(planned, done)
+        try:
+            while source.remaining() and not status.enough():
+                if not self._tuner(kind, source, status):
+                    break
+        finally:
+            status.close()
+        return status.failed
+
+    def _tuner(self, kind: Kind, source: Source, status: Status) -> bool:
+        """One Tuner; True when a worker died and another Tuner is to go on.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; trials under way are closed as interrupted, state kept.
+        """
+        job = self.job
+        asha = LedgerAsha(self.epochs, self.ledger.history("search")) if kind == "search" else None
+        searcher = LedgerSearcher(
+            source,
+            self.ledger,
+            job.folder,
+            milestones=frozenset(asha.milestones if asha else ()),
+            stride=max(1, self.epochs // STRIDES),
+            watch=status,
+        )
+        shared = Shared(
+            job.data,
+            job.folder,
+            job.protocol.name,
+            job.device,
+            report_seconds=0.0 if asha else 0.5,
+        )
+        resources = {"cpu": job.cpus, "gpu": job.options.gpus_per_trial}
+        trainable = tune.with_resources(
+            tune.with_parameters(TrialTrainable, shared=shared), resources
+        )
+        with tempfile.TemporaryDirectory(prefix="mmrec-tune-") as scratch:
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=asha,
+                    num_samples=-1,
+                    max_concurrent_trials=self.slots,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.trial_id),
+                ),
+                run_config=tune.RunConfig(
+                    name=f"{job.study.name}-{time.time_ns()}",
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    callbacks=[Causes(searcher)],
+                ),
+            )
+            try:
+                tuner.fit()
+            finally:
+                interrupted = bool(searcher.live)
+                searcher.abandon()
+        if interrupted:
+            raise KeyboardInterrupt
+        return searcher.draining
+
+    def _status(self, planned: int, done: int) -> Status:
+        options = self.job.options
+        deadline = None
+        if options.max_hours is not None:
+            deadline = time.monotonic() + options.max_hours * 3600
+        return Status(
+            planned,
+            done,
+            self.epochs,
+            max_trials=options.max_trials if self.job.kind == "grid" else None,
+            deadline=deadline,
+            objective=self.job.study.base.objective,
+        )

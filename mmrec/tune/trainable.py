@@ -1,0 +1,192 @@
+"""One trial in a Ray worker: the only place that both trains and talks to Ray.
+
+A worker is kept from trial to trial (`reuse_actors`), so that Python and torch start once. Nothing
+happens before the first `step`: Ray may build a trainable and never ask it to work.
+"""
+
+import io
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from ray import tune
+
+from mmrec.data.conditions import apply
+from mmrec.data.dataset import Dataset
+from mmrec.evaluation import PROTOCOLS
+from mmrec.study import seal
+from mmrec.study.provenance import hardware
+from mmrec.study.store import Folder
+from mmrec.study.trials import Trial
+from mmrec.training import EpochReport, Run, fit
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a study share; it goes to the object store once."""
+
+    data: Dataset
+    folder: Folder
+    protocol: str
+    device: str
+    checkpoint_epochs: int = 5
+    checkpoint_seconds: float = 60.0
+    report_seconds: float = 0.0
+    """Several epochs may be told in one report, where no scheduler waits for each of them."""
+
+
+class TrialTrainable(tune.Trainable):
+    """Runs the trial that its config names, one report a step."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        assert shared is not None
+        self.shared = shared
+        self._ask(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._write_curve()
+        self._ask(new_config)
+        return True
+
+    def _ask(self, config: dict[str, Any]) -> None:
+        self.name: str = config["hash"]
+        self.attempt: int = config["attempt"]
+        self.trial = Trial.from_json(config["trial"])
+        self.run: Run | None = None
+        self.reports: Iterator[EpochReport] = iter(())
+        self.saved_epoch = 0
+        self.saved_at = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next report.
+
+        An error of the trial's own (a NaN, a modality that is not there, memory) is a result: the
+        worker lives on, and the ledger says what happened.
+        """
+        try:
+            return self._advance()
+        except Exception as error:  # noqa: BLE001 - reported as the trial's failure, see above
+            text = "".join(traceback.format_exception_only(error)).strip()
+            return {"done": True, "finished": False, "error": text, **self._where()}
+
+    def _advance(self) -> dict[str, Any]:
+        run = self.run or self._begin()
+        start, curve = time.monotonic(), []
+        while not run.finished:
+            report = next(self.reports)
+            curve.append((report.epoch, report.valid[run.cfg.objective]))
+            self._checkpoint_if_due(run)
+            if time.monotonic() - start >= self.shared.report_seconds:
+                break
+        last = run.reports[-1]
+        result = {
+            "epoch": last.epoch,
+            "objective": last.valid[run.cfg.objective],
+            "curve": curve,
+            "best_epoch": run.best_epoch,
+            "best": run.best_value,
+            # Pairs, since Tune spreads nested dicts over names of its own.
+            "valid": list(run.reports[self._index_of_best(run)].valid.items()),
+            "seconds": sum(report.seconds for report in run.reports),
+            "epochs_new": len(curve),
+            "finished": run.finished,
+            **self._where(),
+        }
+        if run.finished:
+            result |= {"done": True, "measures": list(self._end(run).items())}
+        return result
+
+    def _begin(self) -> Run:
+        shared = self.shared
+        data = apply(self.trial.condition, shared.data)
+        run = Run(
+            self.trial.run,
+            data,
+            seed=self.trial.seed,
+            protocol=PROTOCOLS[shared.protocol],
+            device=shared.device,
+        )
+        if shared.folder.exists(self._path("state.pt")):
+            content = io.BytesIO(shared.folder.read(self._path("state.pt")))
+            run.load(torch.load(content, map_location=shared.device, weights_only=True))
+        self.run, self.reports = run, fit(run)
+        self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
+        return run
+
+    def _index_of_best(self, run: Run) -> int:
+        return next(i for i, r in enumerate(run.reports) if r.epoch == run.best_epoch)
+
+    def _where(self) -> dict[str, Any]:
+        return {
+            "host": platform.node(),
+            "hardware": hardware(),
+            "device": self.shared.device,
+            "threads": self.trial.run.train.threads,
+            "torch": torch.__version__,
+        }
+
+    def _checkpoint_if_due(self, run: Run) -> None:
+        waited = time.monotonic() - self.saved_at
+        epochs = run.epoch - self.saved_epoch
+        due = epochs >= self.shared.checkpoint_epochs or waited >= self.shared.checkpoint_seconds
+        if due and not run.finished:
+            self._save(run)
+
+    def _save(self, run: Run) -> None:
+        self._write("state.pt", _bytes_of(run.state()))
+        self._write_curve()
+        self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
+
+    def _end(self, run: Run) -> dict[str, float]:
+        """Score test once, from the best validation state; keep that state in place of the rest."""
+        ranking = run.score_test()
+        if self._is_current():
+            seal.write(self.shared.folder, self.name, ranking, run.cfg.objective)
+        measures = run.model.measures()
+        self._write_curve()
+        self._write("state.pt", _bytes_of(run.final_state()))
+        self.run = None
+        return measures
+
+    def _write_curve(self) -> None:
+        if self.run is None or not self.run.reports:
+            return
+        rows = [_flat(report) for report in self.run.reports]
+        buffer = io.BytesIO()
+        pd.DataFrame(rows).to_parquet(buffer, index=False)
+        self._write("epochs.parquet", buffer.getvalue())
+
+    def _write(self, file: str, content: bytes) -> None:
+        if self._is_current():
+            self.shared.folder.write(self._path(file), content)
+
+    def _is_current(self) -> bool:
+        """Whether no later attempt has been handed out: an orphan of a dead driver lives on."""
+        owner = self.shared.folder.read(self._path("attempt")).decode()
+        return owner == str(self.attempt)
+
+    def _path(self, file: str) -> str:
+        return f"trials/{self.name}/{file}"
+
+    def cleanup(self) -> None:
+        """An orderly stop keeps what was trained since the last checkpoint."""
+        if self.run is not None and self.run.reports and not self.run.finished:
+            self._save(self.run)
+
+
+def _flat(report: EpochReport) -> dict[str, Any]:
+    value = asdict(report)
+    losses = {f"loss.{name}": x for name, x in value["losses"].items()}
+    valid = {f"valid.{name}": x for name, x in value["valid"].items()}
+    return {"epoch": value["epoch"], "seconds": value["seconds"], **losses, **valid}
+
+
+def _bytes_of(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()

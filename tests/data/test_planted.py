@@ -1,0 +1,189 @@
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from mmrec.data.dataset import Dense
+from mmrec.data.planted import BUILT_IN, Modality, Planted, noise_only, planted, planted_raw
+
+SMALL = Planted(users=60, items=120, interactions=1200)
+
+
+def values(data, name):
+    feature = data.features[name]
+    assert isinstance(feature, Dense)
+    return feature.values[feature.present].astype(np.float64)
+
+
+def cosine(rows):
+    rows = rows - rows.mean(0)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ rows.T
+
+
+def signal(data, name):
+    """Mean cosine of two items of one user, less that of two items at random."""
+    cosine_II = cosine(values(data, name))
+    liked_UI = np.zeros((data.num_users, data.num_items))
+    liked_UI[data.train[:, 0], data.train[:, 1]] = 1
+    together_II = liked_UI.T @ liked_UI
+    np.fill_diagonal(together_II, 0)
+    apart = ~np.eye(data.num_items, dtype=bool)
+    return np.average(cosine_II, weights=together_II) - cosine_II[apart].mean()
+
+
+def test_items_of_one_user_are_alike_as_far_as_a_modality_informs():
+    levels = [0.0, 0.3, 0.6, 1.0]
+    modalities = tuple(Modality(name=f"m{n}", informativeness=v) for n, v in enumerate(levels))
+    data = planted(Planted(modalities=modalities))
+    found = [signal(data, f"m{n}") for n in range(4)]
+    assert found == sorted(found)
+    assert abs(found[0]) < 0.01
+    assert found[3] > 0.04
+
+
+def ndcg_at_10(score_UI, data):
+    """Of the validation items, training items masked."""
+    wanted_UI = np.zeros(score_UI.shape)
+    wanted_UI[data.valid[:, 0], data.valid[:, 1]] = 1
+    masked_UI = np.where(train_matrix(data) > 0, -np.inf, score_UI)
+    hits = np.take_along_axis(wanted_UI, np.argsort(-masked_UI, axis=1)[:, :10], axis=1)
+    discount = 1 / np.log2(np.arange(10) + 2)
+    best = np.cumsum(discount)[np.minimum(wanted_UI.sum(1).astype(int), 10) - 1]
+    return float(np.mean((hits @ discount / best)[wanted_UI.any(1)]))
+
+
+def train_matrix(data):
+    liked_UI = np.zeros((data.num_users, data.num_items))
+    liked_UI[data.train[:, 0], data.train[:, 1]] = 1
+    return liked_UI
+
+
+def content(data):
+    """Best kernel ridge regression of a user's row on the items' features, over a small grid."""
+    liked_UI = train_matrix(data)
+    tables = [values(data, name) - values(data, name).mean(0) for name in ("text", "image")]
+    rows = np.concatenate([table / np.sqrt(table.var(0).sum()) for table in tables], axis=1)
+    kernel, own = rows @ rows.T, np.eye(data.num_items)
+    popular_I = liked_UI.mean(0)
+    return max(
+        ndcg_at_10(
+            popular_I + (liked_UI - popular_I) @ np.linalg.solve(kernel + w * own, kernel), data
+        )
+        for w in (1, 3, 10)
+    )
+
+
+def ids_only(data):
+    """Best of EASE (Steck 2019) and a truncated SVD, over a small grid."""
+    liked_UI = train_matrix(data)
+    scores = []
+    for weight in (10, 30, 100):
+        inverse = np.linalg.inv(liked_UI.T @ liked_UI + weight * np.eye(data.num_items))
+        weights_II = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights_II, 0)
+        scores.append(ndcg_at_10(liked_UI @ weights_II, data))
+    left, size, right = np.linalg.svd(liked_UI, full_matrices=False)
+    scores += [ndcg_at_10(left[:, :k] * size[:k] @ right[:k], data) for k in (4, 8, 16)]
+    return max(scores)
+
+
+def test_content_beats_ids_in_planted_and_is_useless_in_planted_noise():
+    informed, blind = planted(BUILT_IN["planted"]), planted(BUILT_IN["planted-noise"])
+    assert content(informed) > 1.2 * ids_only(informed)
+    assert content(blind) < 0.5 * ids_only(blind)
+
+
+def test_planted_noise_has_the_interactions_of_planted():
+    informed, blind = planted(SMALL), planted(noise_only(SMALL))
+    for part in ("train", "valid", "test"):
+        np.testing.assert_array_equal(informed.part(part), blind.part(part))
+    assert informed.digest != blind.digest
+
+
+def test_a_modality_does_not_depend_on_the_others():
+    alone = planted(dataclasses.replace(SMALL, modalities=(Modality(name="image", width=48),)))
+    np.testing.assert_array_equal(values(alone, "image"), values(planted(SMALL), "image"))
+
+
+def test_noise_correlates_as_much_as_asked():
+    def correlation(asked):
+        # As wide as the factors and free of taste and white noise, cosines show the noise alone.
+        blind = Modality(name="a", width=200, informativeness=0, noise=0)
+        modalities = (blind, dataclasses.replace(blind, name="b"))
+        spec = Planted(
+            users=30,
+            items=120,
+            interactions=600,
+            modalities=modalities,
+            factors=8,
+            noise_correlation=asked,
+        )
+        pair = np.triu_indices(120, 1)
+        a, b = (cosine(values(planted(spec), name))[pair] for name in "ab")
+        return np.corrcoef(a, b)[0, 1]
+
+    assert abs(correlation(0.0)) < 0.03
+    # Products of two rows share both factors: noise correlated by c gives cosines by c^2.
+    assert correlation(0.5) == pytest.approx(0.25, abs=0.06)
+    assert correlation(1.0) > 0.95
+
+
+def test_same_spec_same_bytes_and_the_seed_counts():
+    assert planted(SMALL).digest == planted(SMALL).digest
+    assert planted(dataclasses.replace(SMALL, seed=1)).digest != planted(SMALL).digest
+
+
+def test_the_chunks_in_which_users_are_drawn_do_not_show(monkeypatch):
+    whole = planted_raw(SMALL).pairs
+    monkeypatch.setattr("mmrec.data.planted._CHUNK_CELLS", 7 * SMALL.items)
+    np.testing.assert_array_equal(planted_raw(SMALL).pairs, whole)
+
+
+def test_digests_of_the_built_in_sets_stay():
+    """A changed digest renames every trial on planted data: change it on purpose only."""
+    digests = {name: planted(BUILT_IN[name]).digest for name in ("planted", "planted-noise")}
+    assert digests == {"planted": "03ffee9c1d51150f", "planted-noise": "da7d6fe6c0084afc"}
+
+
+def test_popularity_follows_the_power_law():
+    """Without taste, and while few items are used up, item r gets a share r ** -popularity."""
+    spec = Planted(users=4000, items=500, interactions=40_000, taste=0, popularity=0.8)
+    counts = np.sort(np.bincount(planted_raw(spec).pairs[:, 1], minlength=500))[::-1]
+    ranks = np.arange(1, 501)
+    slope = np.polyfit(np.log(ranks[5:200]), np.log(counts[5:200]), 1)[0]
+    assert slope == pytest.approx(-0.8, abs=0.06)
+    flat = dataclasses.replace(spec, popularity=0)
+    counts = np.bincount(planted_raw(flat).pairs[:, 1], minlength=500)
+    assert counts.std() < 1.3 * np.sqrt(counts.mean())
+
+
+def test_the_number_of_interactions_is_met_and_varies_by_user():
+    raw = planted_raw(SMALL)
+    counts = np.bincount(raw.pairs[:, 0], minlength=60)
+    assert counts.sum() == 1200
+    assert counts.max() > 2 * counts.min() > 0
+
+
+def test_missing_rows_are_as_many_as_asked_and_zero():
+    modality = Modality(name="text", missing=0.25)
+    feature = planted(dataclasses.replace(SMALL, modalities=(modality,))).features["text"]
+    assert isinstance(feature, Dense)
+    assert (~feature.present).sum() == 30
+    assert not feature.values[~feature.present].any()
+    assert feature.values[feature.present].any(axis=1).all()
+
+
+def test_too_many_interactions_and_twin_names_are_refused():
+    with pytest.raises(ValueError, match=r"a user would have .* of 120 items, over three quarters"):
+        planted(dataclasses.replace(SMALL, interactions=60 * 60))
+    with pytest.raises(ValueError, match=r"distinct names, got \['a', 'a'\]"):
+        planted(dataclasses.replace(SMALL, modalities=(Modality(name="a"), Modality(name="a"))))
+
+
+def test_a_million_interactions_take_seconds():
+    start = time.perf_counter()
+    raw = planted_raw(BUILT_IN["planted-1m"])
+    assert len(raw.pairs) == 1_000_000
+    assert time.perf_counter() - start < 20
