@@ -46,13 +46,13 @@ def _replace(cfg: Any, keys: list[str], value: Any, path: str) -> Any:
     old = getattr(cfg, key)
     if rest and not dataclasses.is_dataclass(old):
         raise KeyError(f"{path!r}: {key!r} is a plain value and has no {'.'.join(rest)!r}")
-    new = _replace(old, rest, value, path) if rest else _like(old, value)
+    new = _replace(old, rest, value, path) if rest else as_tuple(value)
     return dataclasses.replace(cfg, **{key: new})
 
 
-def _like(old: Any, value: Any) -> Any:
-    """A JSON list where the field holds a tuple becomes a tuple; all else is left to the checks."""
-    return tuple(value) if isinstance(old, tuple) and isinstance(value, list) else value
+def as_tuple(value: Any) -> Any:
+    """JSON has no tuples and configs hold no lists: every list becomes a tuple."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def get(cfg: Any, path: str) -> Any:

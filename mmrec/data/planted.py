@@ -42,9 +42,9 @@ class Modality:
 class Planted:
     """What a planted dataset is like; the defaults are the built-in `planted`."""
 
-    users: Annotated[int, Ge(1)] = 300
-    items: Annotated[int, Ge(2)] = 240
-    interactions: Annotated[int, Ge(1)] = 7_500
+    users: Annotated[int, Ge(1)] = 400
+    items: Annotated[int, Ge(2)] = 400
+    interactions: Annotated[int, Ge(1)] = 4_000
     """In all; a user's share varies, by a factor of 16 at most."""
     modalities: tuple[Modality, ...] = (
         Modality(name="text", width=32),

@@ -29,7 +29,7 @@ def by_state(tables: StudyTables) -> pd.DataFrame:
 def totals(tables: StudyTables) -> dict[str, float]:
     """The whole study in seconds.
 
-    `busy` is the time during which at least one trial ran, gaps between sessions left out;
+    `busy` is the time during which at least one trial ran, idle gaps left out;
     `parallelism` is total over busy; `saved` is what the stopped trials would have cost, had each
     run as many epochs as the median finished one; `lost` went into trials without a result.
     """

@@ -1,6 +1,6 @@
 """Pictures of trials and cells one by one: scores, learning curves, the course of a search.
 
-Names go through `esc`, since plotly reads some HTML; numbers are shown by the page's formats.
+Names go through `drawn`, since plotly reads some HTML; numbers are shown by the page's formats.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mmrec.reports import theme
-from mmrec.reports.markup import esc
+from mmrec.reports.markup import drawn
 from mmrec.study import text
 
 
@@ -27,7 +27,7 @@ def forest(table: pd.DataFrame, metric: str) -> go.Figure:
         x=table["test"].to_numpy(),
         y=list(range(len(table))),
         error_x={
-            "array": table["test_half"].fillna(0).to_numpy(),
+            "array": table["test_half"].to_numpy(),
             "color": theme.GREY,
             "thickness": 1.5,
         },
@@ -37,18 +37,18 @@ def forest(table: pd.DataFrame, metric: str) -> go.Figure:
             "color": colours.tolist(),
             "size": np.where(table["best"], 13, 8).tolist(),
         },
-        text=[esc(label) for label in table["label"]],
+        text=[drawn(label) for label in table["label"]],
         hovertemplate="%{text}<br>%{x:.4f}<extra></extra>",
         showlegend=False,
     )
     fig = theme.figure(
         trace, height=118 + 22 * len(table), margin={"l": 70, "r": 20, "t": 38, "b": 50}
     )
-    names = [esc(label) for label in table["label"]]
+    names = [drawn(label) for label in table["label"]]
     fig.update_yaxes(
         tickvals=list(range(len(table))), ticktext=names, autorange="reversed", ticks=""
     )
-    return fig.update_xaxes(title_text=f"test {esc(metric)}")
+    return fig.update_xaxes(title_text=f"test {drawn(metric)}")
 
 
 _CURVES = {
@@ -99,7 +99,7 @@ def learning_curves(table: pd.DataFrame, best: str | None, metric: str) -> go.Fi
             )
     fig = theme.figure(*traces, height=440)
     fig.update_xaxes(title_text="epoch")
-    return fig.update_yaxes(title_text=f"validation {esc(metric)}")
+    return fig.update_yaxes(title_text=f"validation {drawn(metric)}")
 
 
 def _joined(part: pd.DataFrame) -> tuple[list[Any], list[Any], list[str]]:
@@ -108,7 +108,7 @@ def _joined(part: pd.DataFrame) -> tuple[list[Any], list[Any], list[str]]:
     y: list[Any] = []
     words: list[str] = []
     for _, curve in part.groupby("hash", sort=False):
-        label = f"{esc(curve['label'].iloc[0])}, seed {curve['seed'].iloc[0]}"
+        label = f"{drawn(curve['label'].iloc[0])}, seed {curve['seed'].iloc[0]}"
         x += [*curve["epoch"].tolist(), None]
         y += [*curve["value"].tolist(), None]
         words += [label] * (len(curve) + 1)
@@ -133,7 +133,7 @@ def history(table: pd.DataFrame, metric: str) -> go.Figure:
     )
     fig = theme.figure(*traces, height=380)
     fig.update_xaxes(title_text="trial, in the order of starting")
-    return fig.update_yaxes(title_text=f"validation {esc(metric)}")
+    return fig.update_yaxes(title_text=f"validation {drawn(metric)}")
 
 
 def _by_state(table: pd.DataFrame, x: str, y: str, **more: Any) -> Iterator[go.Scatter]:
@@ -170,7 +170,7 @@ def slices(table: pd.DataFrame, metric: str) -> go.Figure:
             fig.update_xaxes(type="log", exponentformat="power", dtick=1, row=row, col=col)
     fig = theme.style(fig, 100 + 270 * down)
     fig.update_layout(legend_y=1.0 + 0.12 / down, margin_t=70)
-    return fig.update_yaxes(title_text=f"validation {esc(metric)}", col=1)
+    return fig.update_yaxes(title_text=f"validation {drawn(metric)}", col=1)
 
 
 def importance(table: pd.DataFrame, title: str) -> go.Figure:
@@ -178,7 +178,7 @@ def importance(table: pd.DataFrame, title: str) -> go.Figure:
     top = table.head(12).iloc[::-1]
     bars = go.Bar(
         x=top["share"].to_numpy(),
-        y=[esc(name) for name in top["effect"]],
+        y=[drawn(name) for name in top["effect"]],
         orientation="h",
         marker={"color": theme.BLUE},
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",

@@ -150,9 +150,15 @@ def _ratio(tables: StudyTables, view: RatioCurve) -> Exhibit:
 
 
 def _effects(tables: StudyTables, view: MainEffects) -> Exhibit:
-    metric = _metric(tables)
-    table = sensitivity.main_effects(tables, view)
+    metric, levels = _metric(tables), tables.factors()
     title = "Main effects of the factors"
+    few = tuple(path for path in view.factors if len(levels[path]) <= MOST_SQUARES)
+    if not few:
+        said = (
+            f"Every factor has more than {MOST_SQUARES} levels: see the search, factor by factor."
+        )
+        return Exhibit("main_effects", title, said, pd.DataFrame(), None)
+    table = sensitivity.main_effects(tables, MainEffects(few))
     if table.empty:
         return Exhibit("main_effects", title, "No trial with all factors is done.", table, None)
     parts = []
@@ -191,6 +197,9 @@ def _measures(tables: StudyTables, view: Measures) -> Exhibit:
             f" {text.number(low['at'])} and {text.number(high['mean'], 3)} at {at} ="
             f" {text.number(high['at'])}"
         )
+    absent = [text.words(name) for name in view.names if name not in tables.measures()]
+    if absent:
+        parts.append(f"not recorded by any trial: {', '.join(absent)}")
     figure = lines.measures(table, at, zero)
     return Exhibit("measures", title, f"{'; '.join(parts)}.", table, figure)
 

@@ -1,6 +1,6 @@
 """Pictures of a number against a factor or a ratio: means, intervals, single seeds.
 
-Names go through `esc`, since plotly reads some HTML; numbers are shown by the page's formats.
+Names go through `drawn`, since plotly reads some HTML; numbers are shown by the page's formats.
 """
 
 import math
@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mmrec.reports import theme
-from mmrec.reports.markup import esc
+from mmrec.reports.markup import drawn
 from mmrec.study import text
 
 
@@ -19,9 +19,9 @@ def ratio_curve(
 ) -> go.Figure:
     """Mean and confidence band over a log axis, every seed's point, and ratio 0 as a level band."""
     line, seeds = table[table["ratio"] > 0], points[points["ratio"] > 0]
-    ends = [line["ratio"].min(), line["ratio"].max()]
+    ends = [line["ratio"].min() / 1.5, line["ratio"].max() * 1.5]
     again = line[line["n"] > 1]
-    sparse = 2 * len(again) < len(line)  # a search: few ratios were tried under several seeds
+    sparse = _sparse(line)
     traces = [
         *_zero_band(table[table["ratio"] == 0], ends, zero),
         *([] if sparse else _band(line, "ratio")),
@@ -31,7 +31,7 @@ def ratio_curve(
             x=seeds["ratio"].to_numpy(),
             y=seeds["value"].to_numpy(),
             text=[
-                f"{esc(label)}, seed {seed}"
+                f"{drawn(label)}, seed {seed}"
                 for label, seed in zip(seeds["label"], seeds["seed"], strict=True)
             ],
             mode="markers",
@@ -46,15 +46,20 @@ def ratio_curve(
         mean.error_y = {"array": again["half"], "color": theme.BLUE, "thickness": 1.5}
     traces.append(mean)
     fig = theme.figure(*traces, height=440)
-    fig.update_xaxes(type="log", title_text=esc(ratio), exponentformat="power", dtick=1)
-    fig.update_yaxes(title_text=f"test {esc(metric)}")
+    fig.update_xaxes(type="log", title_text=drawn(ratio), exponentformat="power", dtick=1)
+    fig.update_yaxes(title_text=f"test {drawn(metric)}")
     return fig
+
+
+def _sparse(table: pd.DataFrame) -> bool:
+    """Whether few places have several seeds, as in a search: a line would join noise."""
+    return 2 * int((table["n"] > 1).sum()) < len(table)
 
 
 def _line(table: pd.DataFrame, x: str, name: str, **more: Any) -> go.Scatter:
     facts = table[[x, "mean", "low", "high", "n"]].itertuples(index=False)
     hover = [
-        f"{esc(text.number(at))}: {text.number(mean)}"
+        f"{drawn(text.number(at))}: {text.number(mean)}"
         f" ({text.interval(low, high, text.number)}), n = {n}"
         for at, mean, low, high, n in facts
     ]
@@ -90,7 +95,7 @@ def _zero_band(rows: pd.DataFrame, ends: list[float], name: str, **more: Any) ->
         x=ends,
         y=[row["mean"]] * 2,
         mode="lines",
-        name=esc(name),
+        name=drawn(name),
         line={"color": theme.ORANGE, "width": 2, "dash": "dash"},
         hovertemplate=f"{text.number(row['mean'])}, n = {row['n']}<extra></extra>",
         **more,
@@ -99,7 +104,7 @@ def _zero_band(rows: pd.DataFrame, ends: list[float], name: str, **more: Any) ->
         return [line]
     edge = [row["low"], row["low"], row["high"], row["high"]]
     shaded = {**more, "showlegend": False}
-    return [_area([*ends, *ends[::-1]], edge, "rgba(230,159,0,0.18)", esc(name), **shaded), line]
+    return [_area([*ends, *ends[::-1]], edge, "rgba(230,159,0,0.18)", drawn(name), **shaded), line]
 
 
 def _area(x: list[float], y: list[float], colour: str, name: str, **more: Any) -> go.Scatter:
@@ -129,11 +134,17 @@ def measures(table: pd.DataFrame, at: str, zero: str) -> go.Figure:
         traces: list[Any] = []
         if log:
             off = part[part["at"] == 0]
-            traces += _zero_band(off, [line["at"].min(), line["at"].max()], zero, **show)
-        traces += [*_band(line, "at", **show), _line(line, "at", "mean over seeds", **show)]
+            ends = [line["at"].min() / 1.5, line["at"].max() * 1.5]
+            traces += _zero_band(off, ends, zero, **show)
+        mean = _line(line, "at", "mean over seeds", **show)
+        if _sparse(line):
+            mean.update(mode="markers")
+        else:
+            traces += _band(line, "at", **show)
+        traces.append(mean)
         fig.add_traces(traces, rows=row, cols=col)
         scale = {"type": "log", "exponentformat": "power", "dtick": 1} if log else {}
-        fig.update_xaxes(title_text=esc(at), row=row, col=col, **scale)
+        fig.update_xaxes(title_text=drawn(at), row=row, col=col, **scale)
     fig = theme.style(fig, 70 + 270 * down)
     return fig.update_layout(legend_y=1.0 + 0.14 / down, margin_t=70)
 
@@ -146,10 +157,10 @@ def main_effects(table: pd.DataFrame, metric: str) -> go.Figure:
         part = table[table["factor"] == name].reset_index(drop=True)
         part = part.assign(place=part.index)
         trace = _line(part, "place", name, showlegend=False)
-        trace.error_y = {"array": part["half"].fillna(0), "color": theme.BLUE, "thickness": 1.5}
+        trace.error_y = {"array": part["half"].to_numpy(), "color": theme.BLUE, "thickness": 1.5}
         whole = part["cells"] == part["of"]
         trace.update(marker_symbol=["circle" if full else "circle-open" for full in whole])
         fig.add_trace(trace, row=row, col=col)
         fig.update_xaxes(**theme.levels(part["level"].tolist()), row=row, col=col)
     fig = theme.style(fig, 80 + 260 * down, margin_t=40)
-    return fig.update_yaxes(title_text=f"test {esc(metric)}", col=1)
+    return fig.update_yaxes(title_text=f"test {drawn(metric)}", col=1)

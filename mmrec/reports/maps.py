@@ -1,6 +1,6 @@
 """Pictures over two factors: squares of a grid, points of a search.
 
-Names go through `esc`, since plotly reads some HTML; numbers are shown by the page's formats.
+Names go through `drawn`, since plotly reads some HTML; numbers are shown by the page's formats.
 """
 
 import math
@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from mmrec.reports import theme
-from mmrec.reports.markup import esc
+from mmrec.reports.markup import drawn
 from mmrec.study import text
 
 Row = Mapping[Hashable, Any]
@@ -35,7 +35,7 @@ def heat_map(table: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure:
         hover[i, list(columns)] = _square_hover(row, x, y, metric)
         if math.isnan(row["mean"]):
             marks += [_hatch(j, i) for j in columns]
-            notes.append(_note(middle, i, esc(_hole_word(row["reason"])), size=10))
+            notes.append(_note(middle, i, drawn(_hole_word(row["reason"])), size=10))
         else:
             size = 10 if small else 13
             words = _square_text(row, small and not row["spans"])
@@ -50,15 +50,15 @@ def heat_map(table: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure:
         xgap=2,
         ygap=2,
         colorbar={
-            "title": {"text": esc(metric), "side": "right"},
+            "title": {"text": drawn(metric), "side": "right"},
             "thickness": 12,
             "outlinewidth": 0,
         },
     )
     fig = theme.figure(heat, height=110 + (38 if small else 52) * shape[0])
     fig.update_layout(shapes=marks, annotations=notes)
-    fig.update_xaxes(**theme.levels(xs), title_text=esc(x), showgrid=False)
-    fig.update_yaxes(**theme.levels(ys), title_text=esc(y), showgrid=False, autorange="reversed")
+    fig.update_xaxes(**theme.levels(xs), title_text=drawn(x), showgrid=False)
+    fig.update_yaxes(**theme.levels(ys), title_text=drawn(y), showgrid=False, autorange="reversed")
     return fig
 
 
@@ -70,12 +70,12 @@ def _square_text(row: Row, small: bool) -> str:
 
 
 def _square_hover(row: Row, x: str, y: str, metric: str) -> str:
-    place = "any" if row["spans"] else esc(text.number(row["x"]))
-    lines = [f"{esc(y)} = {esc(text.number(row['y']))}, {esc(x)} = {place}"]
+    place = "any" if row["spans"] else drawn(text.number(row["x"]))
+    lines = [f"{drawn(y)} = {drawn(text.number(row['y']))}, {drawn(x)} = {place}"]
     if math.isnan(row["mean"]):
-        lines.append(f"no score: {esc(row['reason'])}")
+        lines.append(f"no score: {drawn(row['reason'])}")
     else:
-        lines.append(f"test {esc(metric)} {text.score(row['mean'])}")
+        lines.append(f"test {drawn(metric)} {text.score(row['mean'])}")
         lines.append(f"interval {text.interval(row['low'], row['high'])}, n = {row['n']}")
     return "<br>".join([*lines, "best by validation"] if row["best"] else lines)
 
@@ -129,14 +129,14 @@ def search_map(table: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure:
             line = {"width": 1, "color": theme.GREY}
             marker = {"symbol": symbol, "size": size, "color": part["shade"].tolist(), "line": line}
             fig.add_trace(_points(part, name, marker))
-    bar = {"title": {"text": f"validation {esc(metric)}", "side": "right"}, "thickness": 12}
+    bar = {"title": {"text": f"validation {drawn(metric)}", "side": "right"}, "thickness": 12}
     scale = {"colorscale": "Cividis", "cmin": low, "cmax": low + span, "showscale": True}
     only_bar = {**scale, "color": [low], "colorbar": {**bar, "outlinewidth": 0}}
     fig.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=only_bar, showlegend=False))
     axes = ((fig.update_xaxes, x, table["x"]), (fig.update_yaxes, y, table["y"]))
     for update, title, values in axes:
         log = {"type": "log", "exponentformat": "power", "dtick": 1} if text.wide(values) else {}
-        update(title_text=esc(title), **log)
+        update(title_text=drawn(title), **log)
     return fig
 
 
@@ -154,7 +154,7 @@ def _points(part: pd.DataFrame, name: str, marker: dict[str, Any]) -> go.Scatter
         name=name,
         mode="markers",
         marker=marker,
-        text=[esc(label) for label in part["label"]],
+        text=[drawn(label) for label in part["label"]],
         customdata=part["value"].to_numpy(),
         hovertemplate="%{text}<br>%{customdata:.4f}<extra></extra>",
     )

@@ -10,13 +10,24 @@ import pandas as pd
 
 from mmrec.study import text
 
+LONGEST = 60
+"""Letters of a name in a figure."""
 MOST_ROWS = 200
 """Rows of a table that the page itself shows; the CSV beside it has all of them."""
 
 
 def esc(value: Any) -> str:
-    """Safe inside HTML text, inside quoted attributes, and inside plotly's small HTML dialect."""
+    """Safe inside HTML text and inside quoted attributes."""
     return html.escape(str(value), quote=True)
+
+
+def drawn(value: Any) -> str:
+    """Safe in a figure, whose text plotly reads as a small dialect of HTML; long names are cut.
+
+    Quotes stay as they are: plotly would show `&quot;` letter by letter.
+    """
+    words = str(value)
+    return html.escape(words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…", quote=False)
 
 
 def inert(value: str, name: str) -> str:

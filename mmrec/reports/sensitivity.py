@@ -36,6 +36,7 @@ def heat_map(tables: StudyTables, view: HeatMap) -> pd.DataFrame:
     rows = rows.assign(best=rows["cell"].map(known["best"]), why=rows["cell"].map(known["reason"]))
     zero = rows["y"] == 0
     spans = bool(zero.any() and not zero.all()) and _one(rows.loc[zero, "cell"])
+    spans = spans and varies(rows["x"])
     if spans:
         rows["x"] = rows["x"].where(~zero)
     xs, ys = sorted(rows["x"].dropna().unique()), sorted(rows["y"].unique())
@@ -180,6 +181,8 @@ def measures(tables: StudyTables, view: Measures) -> pd.DataFrame:
     parts = []
     for name in view.names:
         column = f"measure.{name}"
+        if column not in rows:
+            continue  # no trial recorded it: the exhibit says so
         if isinstance(view.over, tuple):
             part = _by_ratio(rows, *view.over, column).rename(columns={"ratio": "at"})
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmrec.reports.markup import esc
+from mmrec.reports.markup import drawn
 from mmrec.study import text
 
 # Okabe & Ito (2008). Never the only sign of anything: symbols, dashes or words go with them.
@@ -60,7 +60,7 @@ def style(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
 
 def levels(values: list[Any]) -> dict[str, Any]:
     """Axis settings that put level k at place k."""
-    words = [esc(text.number(value)) for value in values]
+    words = [drawn(text.number(value)) for value in values]
     return {"tickvals": list(range(len(values))), "ticktext": words}
 
 
@@ -71,7 +71,7 @@ def panels(titles: list[str], across: int = 3, **how: Any) -> tuple[go.Figure, I
     fig = make_subplots(
         down,
         across,
-        subplot_titles=[esc(t) for t in titles],
+        subplot_titles=[drawn(t) for t in titles],
         horizontal_spacing=0.09,
         vertical_spacing=0.22 / max(down - 1, 1) if down > 1 else 0.0,
         **how,

@@ -96,6 +96,8 @@ class Study:
     views: tuple[Any, ...] = ()
     """What the report draws; see `mmrec.study.views`."""
     dataset: str = "planted"
+    bases: Mapping[str, RunConfig] = field(default_factory=dict)
+    """Dataset -> base config, where another size or learning rate fits it better than `base`."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Dotted path -> value for `--smoke`: a shrunken run of the same code."""
     search_trials: int = 40
@@ -105,10 +107,11 @@ class Study:
     def __post_init__(self) -> None:
         if not self.question.endswith("?"):
             raise ValueError(f"study {self.name!r}: a question ends in '?': {self.question!r}")
-        for factor in self.factors:
-            for grid in ("", *factor.grids):
-                for level in factor.levels_of(grid):
-                    override(self.base, {factor.path: level})
+        for base in (self.base, *self.bases.values()):
+            for factor in self.factors:
+                for grid in ("", *factor.grids):
+                    for level in factor.levels_of(grid):
+                        override(base, {factor.path: level})
         if self.smoke:
             replace(self, smoke={}).set(self.smoke)
 
@@ -117,8 +120,15 @@ class Study:
         """`default` and every other grid that a factor names."""
         return ("default", *sorted({name for factor in self.factors for name in factor.grids}))
 
+    def on(self, dataset: str) -> "Study":
+        """The study with the base that it declares for a dataset."""
+        return replace(self, base=self.bases.get(dataset, self.base))
+
     def set(self, changes: Mapping[str, Any]) -> "Study":
-        """A copy with base values replaced; a factor takes a level or a list of levels."""
+        """A copy with base values replaced; a factor takes a level or a list of levels.
+
+        Controls take every change but those of model knobs that they do not have.
+        """
         study = self
         for path, value in changes.items():
             if path in {factor.path for factor in self.factors}:
@@ -203,7 +213,7 @@ class Study:
 def _override_where_fits(
     runs: Mapping[str, RunConfig], path: str, value: Any
 ) -> dict[str, RunConfig]:
-    """A control shares the training knobs; a model knob that it has not got is not for it."""
+    """Change the controls too, each as far as it has such a field."""
     if not path.startswith("model."):
         return {label: override(run, {path: value}) for label, run in runs.items()}
     changed = {}

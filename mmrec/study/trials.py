@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from mmrec import training
-from mmrec.config import changed, digest
+from mmrec.config import as_tuple, changed, digest
 from mmrec.data.conditions import Condition
 from mmrec.models import all_models
 from mmrec.training import RunConfig, TrainConfig
@@ -43,7 +43,6 @@ def _rebuild(value: Mapping[str, Any], known: Mapping[str, type]) -> Any:
     if name not in known:
         raise KeyError(f"no config class {name!r} in this version; known: {', '.join(known)}")
     cls = known[name]
-    defaults = {f.name: f.default for f in fields(cls)}
     given = {}
     for key, item in value.items():
         if key == "":
@@ -51,15 +50,8 @@ def _rebuild(value: Mapping[str, Any], known: Mapping[str, type]) -> Any:
         if isinstance(item, Mapping) and "" in item:
             given[key] = _rebuild(item, known)
         else:
-            given[key] = _as_declared(item, defaults.get(key))
+            given[key] = as_tuple(item)
     return cls(**given)
-
-
-def _as_declared(item: Any, default: Any) -> Any:
-    """JSON has no tuples: a list becomes one, unless the field's default says otherwise."""
-    if isinstance(item, list) and not isinstance(default, list):
-        return tuple(_as_declared(part, None) for part in item)
-    return item
 
 
 @dataclass(frozen=True)

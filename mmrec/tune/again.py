@@ -30,7 +30,7 @@ def rebuild_report(
     if not folder.exists(f"plan-{kind}.json"):
         raise FileNotFoundError(f"{folder.address} holds no {kind} (no plan-{kind}.json)")
     options = Options(
-        dataset=manifest["dataset"]["name"],
+        dataset=manifest["load"]["dataset"],
         changes=manifest["changes"],
         epochs=manifest["epochs"],
         seeds=len(manifest["seeds"]),

@@ -190,7 +190,7 @@ def as_asked(study: Study, options: Options) -> Study:
         changes = {**study.smoke, **changes}
     if options.epochs is not None:
         changes["train.epochs"] = options.epochs
-    study = study.set(changes)
+    study = study.on(options.dataset).set(changes)
     seeds = options.seeds if options.seeds is not None else (2 if options.smoke else study.seeds)
     if seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {seeds}")

@@ -195,6 +195,7 @@ def search(trials: int = 60, seeds: int = 5, **facts: Any) -> StudyTables:
             row["valid.ndcg@10"] = score - 0.02
         else:
             row["test.ndcg@10"] = score - 0.004
+        row["measure.effective_rank"] = 60 - 18 * math.log10(alpha / tau)
         rows.append(row)
     for label, alpha, tau in (("alpha=0.0102 tau=0.11", 0.0102, 0.11), ("alpha=0", 0.0, 0.2)):
         for seed in range(seeds):
@@ -203,7 +204,7 @@ def search(trials: int = 60, seeds: int = 5, **facts: Any) -> StudyTables:
             rows.append(row | {"model.alpha": alpha, "model.tau": tau})
     frame = pd.DataFrame(rows)
     facts = {"kind": "search", "planned": len(rows), "selected": "alpha=0.0102 tau=0.11", **facts}
-    return StudyTables(run_facts(**facts), frame, curves(frame), CLAIMS[:1], VIEWS[:2])
+    return StudyTables(run_facts(**facts), frame, curves(frame), CLAIMS[:1], VIEWS)
 
 
 def curves(trials: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from mmrec.stats import Verdict
+from mmrec.study import text
 from mmrec.study.views import CellForest, HeatMap, MainEffects, Measures, default_views
 from tests.reports.synthetic import CLAIMS, Said, grid
 
@@ -99,3 +100,28 @@ def test_default_views_follow_from_the_factors():
     assert MainEffects(("model.alpha", "model.tau")) in views
     assert Measures(("rank",), "model.alpha") in views
     assert default_views({}, ["rank"]) == (CellForest(),)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.1, "0.1"),
+        (1 / 3, "0.3333"),
+        (-2.5, "\u22122.5"),
+        (12345.0, "12,345"),
+        (0.00001, "1e\u22125"),
+        (math.nan, "\u2013"),
+        (None, "\u2013"),
+        (True, "True"),
+        ("relu", "relu"),
+    ],
+)
+def test_numbers_are_short_and_lose_nothing_that_matters(value, shown):
+    assert text.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(4.0, "4.0 s"), (75, "75 s"), (600, "10.0 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds, shown):
+    assert text.duration(seconds) == shown
