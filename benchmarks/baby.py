@@ -35,7 +35,9 @@ TARGETS = {
 """The toolbox's own test figures, seed 999, and how far from them other draws may come."""
 
 
-def curve(name: str, data_root: Path | None, seed: int, epochs: int | None = None) -> dict[str, Any]:
+def curve(
+    name: str, data_root: Path | None, seed: int, epochs: int | None = None
+) -> dict[str, Any]:
     """Train to the natural end (or `epochs`) and return curve, test metrics and times."""
     cfg = RUNS[name]
     if epochs is not None:

@@ -42,14 +42,14 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
 
 
 def _forecast(job: Job) -> int:
-    from mmrec.tune.forecast import forecast  # noqa: PLC0415 - not for --help
+    from mmrec.tune.forecast import forecast
 
     print(forecast(job))
     return DONE
 
 
 def _run(job: Job) -> int:
-    from mmrec.tune.driver import run_study  # noqa: PLC0415 - importing Ray costs seconds
+    from mmrec.tune.driver import run_study
 
     outcome = run_study(job)
     if outcome.interrupted:
@@ -194,7 +194,7 @@ def mmrec_command(argv: Sequence[str] | None = None) -> int:
 
 
 def _show_data(arguments: argparse.Namespace) -> int:
-    from mmrec.data.sources import available, load  # noqa: PLC0415
+    from mmrec.data.sources import available, load
 
     if not arguments.dataset:
         for name, text in available(arguments.data_root).items():
@@ -218,7 +218,7 @@ def _show_data(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from mmrec.tune.again import rebuild_report  # noqa: PLC0415
+    from mmrec.tune.again import rebuild_report
 
     folder = arguments.run
     study = load_study(arguments.study or _script_of(folder))
@@ -228,7 +228,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _rerun(arguments: argparse.Namespace) -> int:
-    from mmrec.tune.again import repeat_trial  # noqa: PLC0415
+    from mmrec.tune.again import repeat_trial
 
     table = repeat_trial(arguments.run, arguments.trial, arguments.storage, arguments.data_root)
     print(table.to_string(index=False))
@@ -253,11 +253,9 @@ def load_study(path: Path) -> Study:
 
 def _script_of(run: str) -> Path:
     """`studies/<name>.py` here or beside the package; the run folder says only the name."""
-    from mmrec.study.store import Folder  # noqa: PLC0415
+    from mmrec.study.store import Folder
 
     name = json.loads(Folder.at(run).read("run.json"))["study"]
     file = Path("studies") / f"{Path(name).name}.py"
     beside = Path(__file__).parents[1] / file
     return beside if beside.is_file() and not file.is_file() else file
-
-

@@ -58,7 +58,9 @@ def as_tuple(value: Any) -> Any:
 def get(cfg: Any, path: str) -> Any:
     """The value at a dotted path, e.g. `get(run, "model.alpha")`; KeyError names what is missing."""
     for key in path.split("."):
-        if not dataclasses.is_dataclass(cfg) or key not in {f.name for f in dataclasses.fields(cfg)}:
+        if not dataclasses.is_dataclass(cfg) or key not in {
+            f.name for f in dataclasses.fields(cfg)
+        }:
             raise KeyError(f"{path!r}: {type(cfg).__name__} has no {key!r}")
         cfg = getattr(cfg, key)
     return cfg

@@ -163,10 +163,11 @@ class Evaluator:
     ) -> Tensor:
         user_B = torch.from_numpy(users).to(self.device)
         score_BC = model.score(user_UD[user_B], item_CD)
+        # One pass without a copy: NaN and infinities, of either sign, show in the two extremes.
+        if not torch.stack(score_BC.aminmax()).isfinite().all():
+            raise FloatingPointError(f"a score of the {self.part} ranking is not finite")
         score_BC.view(-1)[self._mask_of(users, score_BC.shape[1])] = -torch.inf
         best = score_BC.topk(min(k, score_BC.shape[1]), dim=1)
-        if best.values.isnan().any():
-            raise FloatingPointError(f"a score of the {self.part} ranking is NaN")
         top_BK = torch.where(best.values > -torch.inf, self._item_C[best.indices], -1)
         return torch.nn.functional.pad(top_BK, (0, k - top_BK.shape[1]), value=-1)
 
@@ -205,7 +206,9 @@ def _require_finite(table: Tensor, what: str) -> None:
     bad = ~torch.isfinite(table).all(dim=1)
     if bad.any():
         first = int(bad.nonzero()[0, 0])
-        raise FloatingPointError(f"{int(bad.sum())} {what} rows are not finite, the first is {first}")
+        raise FloatingPointError(
+            f"{int(bad.sum())} {what} rows are not finite, the first is {first}"
+        )
 
 
 def objective_of(metrics: Mapping[str, float], name: str) -> float:

@@ -6,7 +6,7 @@ import pytest
 # Tiny arrays: threads only fight over the cores. Set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)
 

@@ -152,11 +152,9 @@ def _ratio(tables: StudyTables, view: RatioCurve) -> Exhibit:
 def _effects(tables: StudyTables, view: MainEffects) -> Exhibit:
     metric, levels = _metric(tables), tables.factors()
     title = "Main effects of the factors"
-    few = tuple(path for path in view.factors if len(levels[path]) <= MOST_SQUARES)
+    few = tuple(path for path in view.factors if 1 < len(levels[path]) <= MOST_SQUARES)
     if not few:
-        said = (
-            f"Every factor has more than {MOST_SQUARES} levels: see the search, factor by factor."
-        )
+        said = f"No factor has between 2 and {MOST_SQUARES} levels."
         return Exhibit("main_effects", title, said, pd.DataFrame(), None)
     table = sensitivity.main_effects(tables, MainEffects(few))
     if table.empty:

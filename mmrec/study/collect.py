@@ -37,7 +37,10 @@ def planned_from_rows(rows: Iterable[Row]) -> list[Planned]:
 
 
 def trial_table(
-    study: Study, planned: Iterable[Planned], rows: Mapping[str, Row], resources: tuple[float, float]
+    study: Study,
+    planned: Iterable[Planned],
+    rows: Mapping[str, Row],
+    resources: tuple[float, float],
 ) -> pd.DataFrame:
     """One row a trial, validation numbers only; a trial without a ledger row is `planned`."""
     paths = [factor.path for factor in study.factors]
@@ -170,7 +173,7 @@ def plan_from_json(content: bytes) -> list[Planned]:
 
 
 def rows_of(ledger: Ledger) -> dict[str, Row]:
-    """hash -> row over both kinds; of two rows of one trial, the one that came to its end counts."""
+    """Hash -> row over both kinds; of two rows of one trial, the one that came to its end counts."""
     rows = {row.hash: row for row in ledger.rows("grid")}
     for row in ledger.rows("search"):
         if row.hash not in rows or row.state == "done" != rows[row.hash].state:

@@ -13,7 +13,9 @@ from mmrec.study.study import Planned, Study
 from mmrec.study.tables import StudyTables
 
 
-def tables_of(study: Study, ledger: Ledger, folder: Folder, manifest: dict[str, Any]) -> StudyTables:
+def tables_of(
+    study: Study, ledger: Ledger, folder: Folder, manifest: dict[str, Any]
+) -> StudyTables:
     """Everything a report is drawn from.
 
     Args:

@@ -111,7 +111,7 @@ class Ledger:
         return list(latest.values())
 
     def history(self, kind: Kind) -> dict[str, dict[int, float]]:
-        """hash -> epoch -> objective over all attempts, in order of first appearance."""
+        """Hash -> epoch -> objective over all attempts, in order of first appearance."""
         values: dict[str, dict[int, float]] = {}
         for trial in self.studies[kind].get_trials(deepcopy=False):
             if "hash" in trial.user_attrs:

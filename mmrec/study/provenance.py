@@ -62,7 +62,7 @@ def _git(root: Path, *words: str) -> str | None:
 
 def command_line() -> str:
     """What was typed, as it can be typed again; values that look like a password are left out."""
-    from mmrec.study.ledger import without_password  # noqa: PLC0415
+    from mmrec.study.ledger import without_password
 
     words = [Path(sys.argv[0]).name if sys.argv else "python", *sys.argv[1:]]
     return "python " + shlex.join(without_password(word) for word in words)

@@ -37,7 +37,8 @@ class Folder:
     def read(self, name: str) -> bytes:
         """A file's bytes; FileNotFoundError where there is none."""
         fs, root = self._open()
-        return fs.cat_file(f"{root}/{name}")
+        with fs.open(f"{root}/{name}", "rb") as file:
+            return file.read()  # pyright: ignore[reportReturnType] - opened as bytes
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file; a reader sees the old one or the new one, never a part."""

@@ -77,5 +77,3 @@ def _conclude(job: Job, ledger: Ledger, *, failed: int, interrupted: bool) -> Ou
     tables = tables_of(job.study, ledger, job.folder, manifest)
     report = publish(tables, job.folder)
     return Outcome(tables.answer, report, failed, interrupted)
-
-

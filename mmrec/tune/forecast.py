@@ -30,7 +30,9 @@ def forecast(job: Job) -> str:
     lines += [f"  {cell.label}" for cell in cells]
     slots = max(1, int((os.cpu_count() or 1) // job.cpus)) if job.device == "cpu" else 1
     if job.kind == "search":
-        total = job.study.search_trials if job.options.max_trials is None else job.options.max_trials
+        total = (
+            job.study.search_trials if job.options.max_trials is None else job.options.max_trials
+        )
         confirmed = job.study.confirm + len(job.study.references) + len(job.study.controls)
         lines.append(f"search: {total} trials, then {confirmed} cells x {len(job.seeds)} seeds")
         count, sample = total + confirmed * len(job.seeds), plan[:1]
@@ -63,5 +65,3 @@ def pilot(job: Job, planned: Planned, epochs: int = 2) -> float:
     start = time.perf_counter()
     count = sum(1 for _ in reports)
     return (time.perf_counter() - start) / max(count, 1)
-
-

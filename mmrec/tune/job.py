@@ -10,7 +10,7 @@ import torch
 from mmrec.data.dataset import Dataset
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
-from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
+from mmrec.study.ledger import Kind, Ledger, Row, without_password
 from mmrec.study.provenance import command_line, git_state, hardware, now, versions
 from mmrec.study.store import Folder
 from mmrec.study.study import Cell, Planned, Study
@@ -57,7 +57,7 @@ class Job:
         self.data: Dataset = load(
             options.dataset,
             data_root=options.data_root,
-            split=options.split,
+            split=options.split,  # pyright: ignore[reportArgumentType] - load checks the words
             k_core=options.k_core,
             scale=options.scale,  # pyright: ignore[reportArgumentType]
         )
@@ -65,9 +65,7 @@ class Job:
         self.device = "cuda" if options.gpus_per_trial > 0 else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available() and not options.address:
             raise ValueError("--gpus-per-trial asks for a GPU, but torch sees none on this machine")
-        self.setting = Setting(
-            self.data.digest, self.data.split, self.protocol.name, self.device
-        )
+        self.setting = Setting(self.data.digest, self.data.split, self.protocol.name, self.device)
         self.kind: Kind = "search" if options.search else "grid"
         self.seeds = range(self.study.seeds)
         self.cpus = options.cpus_per_trial or float(self.study.base.train.threads)

@@ -7,6 +7,7 @@ from types import TracebackType
 from mmrec.study.collect import rows_of
 from mmrec.study.ledger import Kind, Ledger
 from mmrec.study.study import Planned
+
 from mmrec.tune import local  # before ray: it sets the environment  # isort: skip
 from ray import tune
 

@@ -67,7 +67,9 @@ class Plan(Source):
         """Queue what `rows` (hash -> latest attempt of either kind) does not have."""
         super().__init__()
         self.ledger, self.spans = ledger, spans
-        self.queue = deque(p for p in planned if not (p.hash in rows and _is_planned_done(rows[p.hash])))
+        self.queue = deque(
+            p for p in planned if not (p.hash in rows and _is_planned_done(rows[p.hash]))
+        )
         self.attempts = {name: row.attempt for name, row in rows.items()}
 
     def next(self) -> Live | None:
@@ -160,7 +162,8 @@ class LedgerSearcher(Searcher):
     ) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
+        """A trial's config, or FINISHED; Ray annotates the base method without the latter."""
         if self.draining or self.watch.enough():
             return Searcher.FINISHED
         live = self.source.next()

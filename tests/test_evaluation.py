@@ -1,0 +1,281 @@
+"""Ranking against a dense one that sorts every user's scores in numpy, and the released toolbox's.
+
+Letters in names: U users, I items, D embedding width, K list length.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmrec import evaluation
+from mmrec.data.dataset import Dataset
+from mmrec.evaluation import PROTOCOLS, Evaluator, objective_of, protocol
+from mmrec.models.base import Batch, Losses, Recommender
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "_toolbox.json").read_text())
+
+
+class Fixed(Recommender):
+    """Two tables that are never trained."""
+
+    def __init__(self, user_UD: np.ndarray, item_ID: np.ndarray) -> None:
+        super().__init__()
+        self.user_UD, self.item_ID = torch.as_tensor(user_UD), torch.as_tensor(item_ID)
+
+    def losses(self, batch: Batch) -> Losses:
+        raise NotImplementedError
+
+    def user_embeddings(self) -> Tensor:
+        return self.user_UD
+
+    def item_embeddings(self) -> Tensor:
+        return self.item_ID
+
+
+def random_problem(seed: int, users: int = 17, items: int = 29) -> tuple[Dataset, Fixed]:
+    """Pairs of all parts at random; some users have nothing to find, one nothing to train on."""
+    rng = np.random.default_rng(seed)
+    part = rng.choice(4, (users, items), p=[0.55, 0.25, 0.1, 0.1])
+    part[3][part[3] == 2], part[5][part[5] == 3], part[7][part[7] == 1] = 0, 0, 0
+    part[:, 11] = np.where(part[:, 11] > 1, 0, part[:, 11])  # held out for nobody
+    parts = [rng.permutation(np.argwhere(part == which)) for which in (1, 2, 3)]
+    user_UD, item_ID = rng.normal(size=(users, 6)), rng.normal(size=(items, 6))
+    return Dataset("random", users, items, *parts), Fixed(user_UD, item_ID)
+
+
+def items_of(pairs: np.ndarray, user: int) -> set[int]:
+    return {int(i) for u, i in pairs if u == user}
+
+
+def dense_lists(data: Dataset, model: Fixed, part: str, name: str) -> dict[int, list[int]]:
+    """Every user's whole list, best first, from the definitions of the protocols."""
+    score_UI = model.user_UD.numpy() @ model.item_ID.numpy().T
+    asked = data.valid if part == "valid" else data.test
+    lists = {}
+    for user in sorted({int(u) for u in asked[:, 0]}):
+        hidden = items_of(data.train, user)
+        if part == "test" and name != "mmrec":
+            hidden |= items_of(data.valid, user)
+        candidates = set(range(data.num_items)) - hidden
+        if name == "split-items":
+            candidates &= {int(i) for i in asked[:, 1]}
+        lists[user] = sorted(candidates, key=lambda item: -score_UI[user, item])
+    return lists
+
+
+def accuracy_by_hand(ranked: list[int], wanted: set[int], k: int) -> dict[str, float]:
+    hits = [item in wanted for item in ranked[:k]]
+    places = [rank for rank, hit in enumerate(hits, 1) if hit]
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(wanted)) + 1))
+    precision, recall = len(places) / k, len(places) / len(wanted)
+    return {
+        "recall": recall,
+        "precision": precision,
+        "f1": 2 * precision * recall / (precision + recall) if places else 0.0,
+        "hit": float(bool(places)),
+        "mrr": 1 / places[0] if places else 0.0,
+        "ndcg": sum(1 / math.log2(rank + 1) for rank in places) / ideal,
+        "map": sum(n / rank for n, rank in enumerate(places, 1)) / min(k, len(wanted)),
+    }
+
+
+def beyond_by_hand(data: Dataset, lists: dict[int, list[int]], k: int) -> dict[str, float]:
+    popularity = np.bincount(data.train[:, 1], minlength=data.num_items)
+    tail = set(np.argsort(popularity, kind="stable")[: math.floor(0.8 * data.num_items)].tolist())
+    tops = {user: ranked[:k] for user, ranked in lists.items() if ranked}
+    lifts = []
+    for user, top in tops.items():
+        profile = [popularity[item] for item in items_of(data.train, user)]
+        if profile:
+            lifts.append(popularity[top].mean() / np.mean(profile) - 1)
+    return {
+        "coverage": len({item for top in tops.values() for item in top}) / data.num_items,
+        "arp": float(np.mean([popularity[top].mean() for top in tops.values()])),
+        "aplt": float(np.mean([np.mean([i in tail for i in top]) for top in tops.values()])),
+        "pl": float(np.mean(lifts)),
+    }
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("name", ["full", "mmrec", "split-items"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ranking_equals_a_dense_one(name, part, seed):
+    data, model = random_problem(seed)
+    ks = (1, 3, 10, 40)  # 40 is more than there are items
+    evaluator = Evaluator(data, part, PROTOCOLS[name], ks)
+    found = evaluator.rank(model, beyond=True, per_user=True)
+    lists = dense_lists(data, model, part, name)
+    top_UK = evaluator.top(model, 40).tolist()
+
+    assert found.users.tolist() == list(lists)
+    assert [[i for i in top if i >= 0] for top in top_UK] == list(lists.values())
+    expected: dict[str, float] = {}
+    for k in ks:
+        wanted = {user: items_of(data.part(part), user) for user in lists}
+        users = [accuracy_by_hand(lists[user], wanted[user], k) for user in lists]
+        for metric in users[0]:
+            vector = [user[metric] for user in users]
+            np.testing.assert_allclose(found.per_user[f"{metric}@{k}"], vector, rtol=1e-14)
+            expected[f"{metric}@{k}"] = float(np.mean(vector))
+        expected |= {f"{m}@{k}": v for m, v in beyond_by_hand(data, lists, k).items()}
+    assert found.metrics == pytest.approx(expected, rel=1e-12)
+
+
+def test_hidden_items_tell_the_protocols_apart():
+    data, model = random_problem(0)
+    tops = {n: Evaluator(data, "test", PROTOCOLS[n], [5]).top(model, 29) for n in PROTOCOLS}
+    validated = {tuple(pair) for pair in data.valid.tolist()}
+    shown = {
+        name: {(u, i) for u, top in enumerate(top_UK.tolist()) for i in top if i >= 0}
+        for name, top_UK in tops.items()
+    }
+    users = sorted(set(data.test[:, 0].tolist()))
+    named = {n: {(users[row], item) for row, item in pairs} for n, pairs in shown.items()}
+    assert not named["full"] & validated
+    assert named["mmrec"] & validated
+    assert {item for _, item in named["split-items"]} <= set(data.test[:, 1].tolist())
+
+
+@pytest.mark.parametrize("limit", [1, 29 * 8, 5 * 29 * 8 - 1])
+def test_the_size_of_a_chunk_changes_no_number(monkeypatch, limit):
+    data, model = random_problem(2)
+    evaluator = Evaluator(data, "test", PROTOCOLS["full"], (3, 10))
+    whole = evaluator.rank(model, beyond=True, per_user=True)
+    monkeypatch.setattr(evaluation, "CHUNK_BYTES", limit)
+    sizes = []
+    score = model.score
+    monkeypatch.setattr(
+        model, "score", lambda user_BD, item_ID: sizes.append(len(user_BD)) or score(user_BD, item_ID)
+    )
+    chunked = evaluator.rank(model, beyond=True, per_user=True)
+    assert max(sizes) == max(1, limit // (29 * 8))
+    assert sum(sizes) == len(whole.users)
+    assert chunked.metrics == whole.metrics
+    assert all(torch.equal(chunked.per_user[name], whole.per_user[name]) for name in whole.per_user)
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_numbers_of_the_released_toolbox(part):
+    """Its score sin(0.5 + 1.7 u + 0.9 i) is a dot product of two angles' sines and cosines."""
+    user_U, item_I = 0.5 + 1.7 * np.arange(GOLDEN["n_users"]), 0.9 * np.arange(GOLDEN["n_items"])
+    model = Fixed(
+        np.stack([np.sin(user_U), np.cos(user_U)], 1), np.stack([np.cos(item_I), np.sin(item_I)], 1)
+    )
+    pairs = [np.array(GOLDEN["kept"][name]) for name in ("train", "valid", "test")]
+    data = Dataset("golden", GOLDEN["n_users"], GOLDEN["n_items"], *pairs)
+    released = GOLDEN["eval"][part]
+    evaluator = Evaluator(data, part, PROTOCOLS["mmrec"], range(1, 6))
+    found = evaluator.rank(model, per_user=True)
+
+    top5 = dict(zip(found.users.tolist(), evaluator.top(model, 5).tolist(), strict=True))
+    assert top5 == dict(zip(released["users"], released["top5"], strict=True))
+    for name in ("recall", "ndcg", "precision", "map"):
+        means = [found.metrics[f"{name}@{k}"] for k in range(1, 6)]
+        np.testing.assert_allclose(means, released["unrounded_at_1_to_5"][name], rtol=0, atol=2e-15)
+    for name, value in released["rounded"].items():
+        assert round(found.metrics[name], 4) == value
+
+
+def test_equal_scores_do_not_fall_in_order_of_item_ids():
+    users, items = 4, 400
+    pairs = np.stack([np.arange(users), np.arange(users)], axis=1)
+    data = Dataset("ties", users, items, pairs[:0], pairs, pairs)
+    model = Fixed(np.ones((users, 2)), np.ones((items, 2)))
+    top = Evaluator(data, "valid", PROTOCOLS["full"], [20]).top(model, 20)
+    best = top.unique().tolist()
+    assert not {*range(20)} <= set(best)
+    assert abs(np.mean(best) - (items - 1) / 2) < 4 * items / math.sqrt(12 * 20)
+    again = Evaluator(data, "valid", PROTOCOLS["full"], [20]).top(model, 20)
+    assert torch.equal(top, again)
+
+
+def test_a_user_without_candidates_finds_nothing():
+    data = Dataset(
+        "few", 2, 3, np.array([[0, 0], [0, 1]]), np.array([[0, 2]]), np.array([[0, 2], [1, 0]])
+    )
+    model = Fixed(np.ones((2, 1)), np.array([[1.0], [2.0], [3.0]]))
+    evaluator = Evaluator(data, "test", PROTOCOLS["full"], [2])
+    assert evaluator.top(model, 2).tolist() == [[-1, -1], [2, 1]]
+    found = evaluator.rank(model, beyond=True, per_user=True)
+    assert found.per_user["recall@2"].tolist() == [0.0, 0.0]
+    assert found.metrics["coverage@2"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_embedding_that_is_not_finite_raises(bad):
+    data, model = random_problem(0)
+    evaluator = Evaluator(data, "valid", PROTOCOLS["full"], [5])
+    model.item_ID[[4, 6], 2] = bad
+    with pytest.raises(FloatingPointError, match="2 item embedding rows .* the first is 4"):
+        evaluator.rank(model)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_score_that_overflows_raises(sign):
+    data, model = random_problem(0)
+    evaluator = Evaluator(data, "valid", PROTOCOLS["full"], [5])
+    model.user_UD = torch.full_like(model.user_UD, 1e200)
+    model.item_ID[4] = sign * 1e200
+    with pytest.raises(FloatingPointError, match="score of the valid ranking"):
+        evaluator.rank(model)
+
+
+def test_wrong_wishes_are_refused_by_name():
+    data, _ = random_problem(0)
+    with pytest.raises(ValueError, match=r"cut-offs must be positive, got \[5, 0\]"):
+        Evaluator(data, "valid", PROTOCOLS["full"], [5, 0])
+    empty = Dataset("bare", 17, 29, data.train, data.valid, data.test[:0])
+    with pytest.raises(ValueError, match="'bare' has no test interactions"):
+        Evaluator(empty, "test", PROTOCOLS["full"], [5])
+    with pytest.raises(KeyError, match="no protocol 'ful'; there are: full, mmrec, split-items"):
+        protocol("ful", "random")
+    with pytest.raises(KeyError, match=r"no metric 'ndgc@10'; there are: ndcg@10"):
+        objective_of({"ndcg@10": 0.1}, "ndgc@10")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [
+        (None, "random", "full"),
+        (None, "cold-item", "split-items"),
+        (None, "cold-user", "full"),
+        ("mmrec", "cold-item", "mmrec"),
+    ],
+)
+def test_the_split_names_a_protocol_where_the_user_does_not(name, split, expected):
+    assert protocol(name, split).name == expected
+
+
+BIG = """
+import resource
+import numpy as np, torch
+from mmrec.data.dataset import Dataset
+from mmrec.evaluation import PROTOCOLS, Evaluator
+from tests.test_evaluation import Fixed
+
+torch.set_num_threads(1)
+size, rng = 20_000, np.random.default_rng(0)
+train = np.stack([np.repeat(np.arange(size), 50), rng.integers(0, size, 50 * size)], axis=1)
+held_out = np.stack([np.arange(size), rng.integers(0, size, size)], axis=1)
+data = Dataset("big", size, size, train, (held_out + 1) % size, held_out)
+tables = (rng.standard_normal((size, 64), dtype=np.float32) for _ in range(2))
+found = Evaluator(data, "test", PROTOCOLS["full"], (10, 50)).rank(Fixed(*tables), beyond=True)
+assert 0 < found.metrics["recall@50"] < 0.01
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_thousand_users_by_items_need_less_than_a_gibibyte():
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", BIG], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 2**30

@@ -1,0 +1,417 @@
+"""Training: its clockwork, that it can be continued anywhere, and that its numbers stay."""
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mmrec import training
+from mmrec.config import config, override
+from mmrec.data.dataset import Dataset
+from mmrec.data.planted import Modality, Planted, planted
+from mmrec.data.sampling import Draws
+from mmrec.evaluation import PROTOCOLS, Evaluator, Ranking
+from mmrec.models import all_models
+from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
+from mmrec.models.bpr import BPR
+from mmrec.training import EpochReport, Run, RunConfig, TrainConfig, fit
+
+GOLDEN = Path(__file__).parent / "golden"
+TOOLBOX = json.loads((GOLDEN / "_toolbox.json").read_text())
+SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    modalities = tuple(Modality(name=name, width=4) for name in ("image", "text"))
+    return planted(Planted(users=40, items=64, interactions=480, modalities=modalities, factors=4))
+
+
+def small(model: type[ModelConfig]) -> ModelConfig:
+    names = {field.name for field in dataclasses.fields(model)}
+    return override(model(), {k: v for k, v in SMALL.items() if k in names})
+
+
+def config_of(model: ModelConfig | None = None, **train: Any) -> RunConfig:
+    train = {"lr": 0.02, "batch_size": 100, "patience": 0, **train}
+    return RunConfig(model=model or BPR(dim=8), train=TrainConfig(**train))
+
+
+def run_of(data: Dataset, cfg: RunConfig, seed: int = 0) -> Run:
+    return Run(cfg, data, seed=seed, protocol=PROTOCOLS["full"])
+
+
+def numbers(reports: list[EpochReport]) -> list[dict[str, Any]]:
+    """All that reports say, but for the time it took."""
+    return [{**dataclasses.asdict(report), "seconds": None} for report in reports]
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in run.model.state_dict().items()}
+
+
+def same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+
+
+# --- the same numbers, however often a run is interrupted
+
+
+@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_resuming_at_any_epoch_changes_nothing(data, model, optimizer):
+    cfg = config_of(
+        small(model), epochs=4, negatives=2, optimizer=optimizer, weight_decay=0.01, lr_decay=0.5
+    )
+    whole = run_of(data, cfg)
+    states = [through_a_file(whole.state())] + [through_a_file(whole.state()) for _ in fit(whole)]
+    final, test = weights(whole), whole.score_test()
+    for epoch, state in enumerate(states):
+        again = run_of(data, cfg)
+        again.load(state)
+        assert again.epoch == epoch
+        list(fit(again))
+        assert numbers(again.reports) == numbers(whole.reports)
+        assert same_weights(weights(again), final)
+        assert again.score_test().metrics == test.metrics
+
+
+def test_stopping_after_every_epoch_changes_nothing(data):
+    cfg = config_of(epochs=5, eval_every=2, patience=2)
+    whole = run_of(data, cfg)
+    list(fit(whole))
+    run = run_of(data, cfg)
+    while not run.finished:
+        next(fit(run))
+        state = through_a_file(run.state())
+        run = run_of(data, cfg)
+        run.load(state)
+    assert numbers(run.reports) == numbers(whole.reports)
+    assert [report.epoch for report in run.reports] == [2, 4, 5]
+    assert same_weights(weights(run), weights(whole))
+
+
+def test_the_final_state_is_enough_for_test_and_nothing_more(data):
+    run = run_of(data, config_of(epochs=3))
+    list(fit(run))
+    state = through_a_file(run.final_state())
+    assert "optimizer" not in state
+    again = run_of(data, run.cfg)
+    again.load(state)
+    assert again.finished
+    assert list(fit(again)) == []
+    found, expected = again.score_test(), run.score_test()
+    assert found.metrics == expected.metrics
+    assert all(torch.equal(found.per_user[k], expected.per_user[k]) for k in expected.per_user)
+
+
+@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
+def test_the_seed_decides_the_numbers(data, model):
+    cfg = config_of(small(model), epochs=2)
+    runs = [run_of(data, cfg, seed) for seed in (1, 1, 2)]
+    one, same, other = ([numbers([report]) for report in fit(run)] for run in runs)
+    assert one == same
+    assert same_weights(weights(runs[0]), weights(runs[1]))
+    for first, second in zip(one, other, strict=True):
+        assert first[0]["losses"] != second[0]["losses"]
+        assert first[0]["valid"] != second[0]["valid"]
+
+
+def test_other_random_numbers_in_the_process_change_nothing(data):
+    first = run_of(data, config_of(epochs=2))
+    list(fit(first))
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the old global state is what must not matter
+    second = run_of(data, config_of(epochs=2))
+    for _ in fit(second):
+        torch.rand(3)
+    assert numbers(first.reports) == numbers(second.reports)
+
+
+def test_two_runs_in_turns_are_as_each_alone(data):
+    cfgs = [config_of(epochs=3), config_of(small(all_models()[-1]), epochs=3)]
+    alone = [run_of(data, cfg) for cfg in cfgs]
+    for run in alone:
+        list(fit(run))
+    turns = [run_of(data, cfg) for cfg in cfgs]
+    list(zip(*map(fit, turns), strict=True))
+    for one, other in zip(alone, turns, strict=True):
+        assert numbers(one.reports) == numbers(other.reports)
+
+
+# --- when it stops, and which epoch counts
+
+
+class Scripted:
+    """Instead of an evaluator: validation values as told."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = iter(values)
+
+    def rank(self, model: Recommender) -> Ranking:
+        assert not model.training
+        return Ranking({"ndcg@10": next(self.values)}, torch.zeros(0), {})
+
+
+def scripted(data: Dataset, values: list[float], **train: Any) -> Run:
+    run = run_of(data, config_of(epochs=len(values) * train.get("eval_every", 1), **train))
+    run.valid = Scripted(values)  # type: ignore[assignment]
+    return run
+
+
+def test_early_stopping_follows_the_released_toolbox(data):
+    """The toolbox stops when more than `max_step` evaluations in a row brought nothing: one more
+    than our `patience` counts."""
+    golden = TOOLBOX["early_stop"]
+    values, trace = golden["values"], golden["trace"]
+    stops = [stop for _, _, stop, _ in trace]
+    run = scripted(data, values, patience=golden["max_step"] + 1)
+    reports = list(fit(run))
+    assert len(reports) == stops.index(True) + 1
+    assert [r.finished for r in reports] == stops[: len(reports)]
+    updated = [epoch for epoch, (_, _, _, update) in enumerate(trace, 1) if update]
+    expected = [max(e for e in updated if e <= report.epoch) for report in reports]
+    assert [report.best_epoch for report in reports] == expected
+    assert run.best_value == trace[len(reports) - 1][0]
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "ends", "best"),
+    [
+        ([0.3, 0.2, 0.2, 0.4, 0.1], 2, 3, 1),
+        ([0.3, 0.2, 0.4, 0.1, 0.1], 2, 5, 3),
+        ([0.3, 0.3, 0.3], 1, 2, 1),  # a tie is not better
+        ([0.3, 0.2, 0.1, 0.1], 0, 4, 1),
+        ([0.1, 0.2, 0.3], 1, 3, 3),
+        ([0.0, 0.0], 2, 2, 1),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 3])
+def test_patience_counts_evaluations_without_a_strictly_better_one(
+    data, values, patience, ends, best, every
+):
+    run = scripted(data, values, patience=patience, eval_every=every, batch_size=1000)
+    reports = list(fit(run))
+    assert [r.epoch for r in reports] == [every * n for n in range(1, ends + 1)]
+    assert [r.finished for r in reports] == [False] * (ends - 1) + [True]
+    assert (run.best_epoch, run.best_value) == (best * every, values[best - 1])
+
+
+def test_patience_survives_a_resume(data):
+    values = [0.3, 0.2, 0.2, 0.2, 0.2]
+    run = scripted(data, values, patience=3)
+    next(fit(run))
+    next(fit(run))
+    again = scripted(data, values[2:] + [0.9] * 2, patience=3)
+    again.load(through_a_file(run.state()))
+    assert [report.finished for report in fit(again)] == [False, True]
+    assert (again.best_epoch, again.best_value) == (1, 0.3)
+
+
+def test_the_last_epoch_is_evaluated_whatever_the_stride(data):
+    run = run_of(data, config_of(epochs=5, eval_every=3))
+    assert [report.epoch for report in fit(run)] == [3, 5]
+
+
+def test_test_is_scored_on_the_weights_of_the_best_epoch(data):
+    run = scripted(data, [0.1, 0.2, 0.5, 0.3, 0.4])
+    kept = [weights(run) for _ in fit(run)]
+    found = run.score_test()
+    assert run.best_epoch == 3
+    assert same_weights(weights(run), kept[2])
+    fresh = run_of(data, run.cfg)
+    fresh.model.load_state_dict(kept[2])
+    test = Evaluator(data, "test", PROTOCOLS["full"], run.cfg.ks)
+    expected = test.rank(fresh.model.eval(), beyond=True, per_user=True)
+    assert found.metrics == expected.metrics
+    fresh.model.load_state_dict(kept[4])
+    assert test.rank(fresh.model.eval()).metrics["ndcg@10"] != found.metrics["ndcg@10"]
+
+
+def test_test_and_the_best_state_are_refused_before_their_time(data):
+    run = run_of(data, config_of(epochs=2))
+    with pytest.raises(RuntimeError, match="no epoch has been evaluated"):
+        run.restore_best()
+    next(fit(run))
+    with pytest.raises(RuntimeError, match="at the end of a run, not at epoch 1"):
+        run.score_test()
+
+
+def test_training_never_looks_at_test(data):
+    cfg = config_of(epochs=3)
+    other = dataclasses.replace(data, test=np.array([[0, 0], [1, 1]]))
+    one, two = run_of(data, cfg), run_of(other, cfg)
+    list(fit(one))
+    list(fit(two))
+    assert numbers(one.reports) == numbers(two.reports)
+    assert same_weights(weights(one), weights(two))
+    assert one.score_test().metrics != two.score_test().metrics
+
+
+# --- a step
+
+
+@config
+class Toy(ModelConfig):
+    """Two tables, a loss told from outside, a counter."""
+
+    loss: str = "zero"
+
+    def build(self, data: Dataset, init: torch.Generator) -> "ToyModel":
+        return ToyModel(self, data)
+
+
+class ToyModel(Recommender):
+    def __init__(self, cfg: Toy, data: Dataset) -> None:
+        super().__init__()
+        self.kind = cfg.loss
+        self.user_UD = nn.Parameter(torch.linspace(0.5, 1, data.num_users)[:, None])
+        self.item_ID = nn.Parameter(torch.linspace(0.5, 1, data.num_items)[:, None])
+        self.register_buffer("steps", torch.zeros(()))
+        self.started: list[int] = []
+
+    def start_epoch(self, draws: Draws, epoch: int) -> None:
+        self.started.append(epoch)
+
+    def losses(self, batch: Batch) -> Losses:
+        assert self.training
+        whole = self.user_UD.sum() + self.item_ID.sum()
+        terms = {"zero": 0 * whole, "rows": 0 * whole + len(batch.user)}
+        if self.kind != "zero" and len(self.started) == 3:
+            terms["bad"] = whole * float(self.kind)
+        return Losses(terms, {"steps": self.steps + 1})
+
+    def user_embeddings(self) -> Tensor:
+        return self.user_UD
+
+    def item_embeddings(self) -> Tensor:
+        return self.item_ID
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_not_finite_names_epoch_and_term(data, bad):
+    run = run_of(data, config_of(Toy(loss=bad), epochs=5))
+    with pytest.raises(FloatingPointError, match=f"epoch 3: the loss term 'bad' is {bad}"):
+        list(fit(run))
+    assert [report.epoch for report in run.reports] == [1, 2]
+
+
+def test_a_validation_that_is_not_finite_names_the_epoch(data):
+    run = scripted(data, [0.1, math.nan, 0.2])
+    with pytest.raises(FloatingPointError, match="epoch 2: validation ndcg@10 is nan"):
+        list(fit(run))
+
+
+def test_an_epoch_passes_every_row_once_and_keeps_the_models_buffers(data):
+    rows = len(data.train)
+    run = run_of(data, config_of(Toy(), epochs=3, batch_size=100))
+    reports = list(fit(run))
+    steps = math.ceil(rows / 100)
+    assert reports[0].losses == {"zero": 0.0, "rows": pytest.approx(rows / steps, rel=1e-15)}
+    assert float(run.model.state_dict()["steps"]) == 3 * steps
+    assert run.model.started == [0, 1, 2]
+
+
+def test_weight_decay_is_coupled_in_adam_and_not_in_adamw(data):
+    """With no other gradient Adam's first step is lr, whatever the decay; AdamW's is lr decay w."""
+    one_step = {"epochs": 1, "batch_size": 10_000, "lr": 0.01, "weight_decay": 0.2}
+    before = torch.linspace(0.5, 1, data.num_users)[:, None]
+    for optimizer, expected in (("adam", before - 0.01), ("adamw", before * (1 - 0.01 * 0.2))):
+        run = run_of(data, config_of(Toy(), optimizer=optimizer, **one_step))
+        list(fit(run))
+        torch.testing.assert_close(weights(run)["user_UD"], expected, rtol=1e-6, atol=0)
+
+
+def test_the_learning_rate_decays_as_in_the_released_toolbox(data):
+    golden = TOOLBOX["lr_schedule"]
+    decay, epochs = golden["setting"]
+    assert epochs == 50  # ours is fixed there
+    run = run_of(data, config_of(epochs=4, lr=golden["base"], lr_decay=decay))
+    rates = [run.optimizer.param_groups[0]["lr"] for _ in fit(run)]
+    np.testing.assert_allclose(rates, golden["lr_of_epoch_0_to_3"], rtol=1e-14)
+
+
+def test_the_objective_must_be_among_what_is_scored():
+    with pytest.raises(ValidationError, match=r"'ndcg@7' must be name@K with K among ks=\[5, 10"):
+        RunConfig(model=BPR(), objective="ndcg@7")
+    with pytest.raises(ValidationError, match="objective 'ndcg'"):
+        RunConfig(model=BPR(), objective="ndcg")
+
+
+def test_an_objective_that_no_evaluation_gives_is_refused_by_name(data):
+    run = run_of(data, override(config_of(), {"objective": "ndgc@10"}))
+    with pytest.raises(KeyError, match=r"no metric 'ndgc@10'; there are: .*ndcg@10"):
+        next(fit(run))
+
+
+# --- numbers that may only change with a VERSION
+
+
+def short_run(model: type[ModelConfig]) -> dict[str, Any]:
+    """Three epochs on the built-in planted dataset.
+
+    In float64: what another processor rounds differently then moves no item past another.
+    """
+    torch.set_default_dtype(torch.float64)
+    try:
+        cfg = config_of(small(model), epochs=3, batch_size=512, negatives=2, weight_decay=1e-4)
+        run = Run(cfg, planted(), seed=0, protocol=PROTOCOLS["full"])
+        reports = list(fit(run))
+        return {
+            "versions": [model.VERSION, training.VERSION],
+            "losses": [report.losses for report in reports],
+            "valid": [at_10(report.valid) for report in reports],
+            "test": at_10(run.score_test().metrics),
+        }
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def at_10(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.endswith("@10")}
+
+
+RECORDED = GOLDEN / "short_run.json"
+
+
+@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
+def test_numbers_change_only_with_a_version(model):
+    recorded = json.loads(RECORDED.read_text()).get(model.__name__)
+    if recorded is None:
+        pytest.skip(f"{model.__name__} has no recorded run: python -m tests.test_training adds it")
+    found = short_run(model)
+    assert found["versions"] == recorded["versions"], (
+        "a new VERSION: record its numbers by python -m tests.test_training"
+    )
+    flat, expected = dict(leaves(found)), dict(leaves(recorded))
+    assert flat == pytest.approx(expected, rel=1e-6), "the same VERSION must give the same numbers"
+
+
+def leaves(value: Any, path: str = "") -> Any:
+    """(path, number) of every number in nested JSON."""
+    if not isinstance(value, dict | list):
+        yield path, value
+        return
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    yield from itertools.chain.from_iterable(leaves(part, f"{path}/{key}") for key, part in parts)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    content = {model.__name__: short_run(model) for model in all_models()}
+    RECORDED.write_text(json.dumps(content, indent=1) + "\n")
