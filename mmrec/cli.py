@@ -159,9 +159,16 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.rpartition("unrecognized arguments: ")[2].split(" ")[0].split("=")[0]
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        _, unrecognized, words = message.partition("unrecognized arguments: ")
+        unknown = words.split(" ")[0].split("=")[0]
+        near = difflib.get_close_matches(unknown, self._flags(), n=1) if unrecognized else []
         super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+    def _flags(self) -> list[str]:
+        """Those of the commands too: what a command does not know comes back to this parser."""
+        commands = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        parsers = [self, *(p for action in commands for p in action.choices.values())]
+        return [flag for parser in parsers for flag in parser._option_string_actions]
 
 
 def mmrec_command(argv: Sequence[str] | None = None) -> int:
@@ -255,7 +262,10 @@ def _script_of(run: str) -> Path:
     """`studies/<name>.py` here or beside the package; the run folder says only the name."""
     from mmrec.study.store import Folder
 
-    name = json.loads(Folder.at(run).read("run.json"))["study"]
+    folder = Folder.at(run)
+    if not folder.exists("run.json"):
+        raise FileNotFoundError(f"{folder.address} is not a run folder: it has no run.json")
+    name = json.loads(folder.read("run.json"))["study"]
     file = Path("studies") / f"{Path(name).name}.py"
     beside = Path(__file__).parents[1] / file
     return beside if beside.is_file() and not file.is_file() else file

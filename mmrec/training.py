@@ -1,4 +1,7 @@
-"""One training run, as a generator of epoch reports with resumable state. Knows nothing of Ray."""
+"""One training run, as a generator of epoch reports with resumable state. Knows nothing of Ray.
+
+Letters in names: S steps of an epoch, T loss terms.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -165,8 +168,8 @@ def fit(run: Run) -> Iterator[EpochReport]:
     """Train until the natural end, yielding at every evaluation; stop by not asking on.
 
     Raises:
-        FloatingPointError: a loss term is not finite (the message names epoch and term), or an
-            embedding is not.
+        FloatingPointError: a loss term is not finite (the message names epoch, step and term), or
+            an embedding is not.
     """
     cfg = run.cfg.train
     torch.set_num_threads(cfg.threads)
@@ -191,19 +194,26 @@ def _train_epoch(run: Run) -> dict[str, float]:
     shape = BatchShape(cfg.batch_size, cfg.negatives)
     buffers = dict(run.model.named_buffers())
     names: list[str] = []
-    sums = torch.zeros(0)
-    steps = 0
+    values: list[Tensor] = []
     for batch in run.model.epoch_batches(run.pairs, run.draws, epoch, shape):
         terms = _step(run.model, run.optimizer, buffers, batch)
-        steps += 1
-        values = torch.stack(list(terms.values())).detach().double()
-        names, sums = list(terms), values if steps == 1 else sums + values
-    # One look a epoch: a NaN stays in the sum, and the GPU need not be waited for at every step.
-    means = dict(zip(names, (sums / max(steps, 1)).tolist(), strict=True))
-    for name, mean in means.items():
-        if not abs(mean) < float("inf"):
-            raise FloatingPointError(f"epoch {epoch + 1}: the loss term {name!r} is {mean}")
-    return means
+        names = list(terms)
+        values.append(torch.stack(list(terms.values())).detach().double())
+    # One look an epoch, so that the GPU need not be waited for at every step.
+    value_ST = torch.stack(values)
+    _require_finite(value_ST, names, epoch + 1)
+    return dict(zip(names, value_ST.mean(0).tolist(), strict=True))
+
+
+def _require_finite(value_ST: Tensor, names: list[str], epoch: int) -> None:
+    """The first term that went wrong is named: after its step the weights are bad, and all else."""
+    bad_ST = (~value_ST.isfinite()).nonzero()
+    if len(bad_ST):
+        step, term = bad_ST[0].tolist()
+        value = float(value_ST[step, term])
+        raise FloatingPointError(
+            f"epoch {epoch}, step {step + 1}: the loss term {names[term]!r} is {value}"
+        )
 
 
 def _step(

@@ -80,7 +80,9 @@ def test_imports_point_one_way(path):
             assert RANK[layer(name)] <= RANK[own], f"{own} may not import {name}"
 
 
-@pytest.mark.parametrize(("package", "home"), [("ray", "mmrec.tune."), ("plotly", "mmrec.reports.")])
+@pytest.mark.parametrize(
+    ("package", "home"), [("ray", "mmrec.tune."), ("plotly", "mmrec.reports.")]
+)
 def test_one_layer_alone_knows(package, home):
     users = {
         name_of(path)
@@ -135,7 +137,11 @@ def test_only_the_worker_seals_and_only_the_end_unseals():
         "mmrec.study.collect",
         "mmrec.tune.again",
     }
-    assert set(mentions("unseal")) == {"mmrec.study.seal", "mmrec.study.collect", "mmrec.tune.again"}
+    assert set(mentions("unseal")) == {
+        "mmrec.study.seal",
+        "mmrec.study.collect",
+        "mmrec.tune.again",
+    }
     trainable = TREES[ROOT / "mmrec/tune/trainable.py"]
     uses = {
         node.attr

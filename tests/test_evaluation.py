@@ -152,7 +152,9 @@ def test_the_size_of_a_chunk_changes_no_number(monkeypatch, limit):
     sizes = []
     score = model.score
     monkeypatch.setattr(
-        model, "score", lambda user_BD, item_ID: sizes.append(len(user_BD)) or score(user_BD, item_ID)
+        model,
+        "score",
+        lambda user_BD, item_ID: sizes.append(len(user_BD)) or score(user_BD, item_ID),
     )
     chunked = evaluator.rank(model, beyond=True, per_user=True)
     assert max(sizes) == max(1, limit // (29 * 8))

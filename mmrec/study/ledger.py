@@ -9,6 +9,8 @@ where a hash has several rows, the latest attempt counts.
 """
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from mmrec.study.study import Planned, Range
 
@@ -76,8 +79,16 @@ class Ledger:
         Args:
             storage: a database URL as SQLAlchemy takes it, such as `sqlite:////runs/x/ledger.db`.
             name: prefix of the Optuna studies' names.
+
+        Raises:
+            Refused: there is no such database, its driver is not installed, or it does not answer.
         """
-        self.storage = optuna.storages.RDBStorage(storage, engine_kwargs=_engine_options(storage))
+        try:
+            options = _engine_options(storage)
+            self.storage = optuna.storages.RDBStorage(storage, engine_kwargs=options)
+        except (SQLAlchemyError, ImportError) as error:
+            shown = without_password(storage)
+            raise Refused(f"the ledger {shown!r} cannot be opened: {error}") from error
         self.studies: dict[Kind, optuna.Study] = {
             kind: optuna.create_study(
                 storage=self.storage,
@@ -199,13 +210,16 @@ def one_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+_USER_PASSWORD = re.compile(r"(?<=://)([^:/@?]*):.+@")
+_QUERY_PASSWORD = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
 def without_password(url: str) -> str:
-    """A database URL as it may be shown and stored."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}"
+    """A database URL as it may be shown and stored: no password before the host or after a `?`.
+
+    A password that itself holds `@`, `/` or `:` (it should have been quoted) is hidden whole.
+    """
+    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1:***@", url))
 
 
 def _attributes(planned: Planned, attempt: int) -> dict[str, Any]:
@@ -263,11 +277,24 @@ def _distribution(range_: Range) -> BaseDistribution:
 def _engine_options(storage: str) -> dict[str, Any]:
     """SQLite waits for a slow disk; a server's connection notices a dead network in 30 s."""
     if storage.startswith("sqlite"):
-        return {"connect_args": {"timeout": 60}}
+        return {"connect_args": {"timeout": 60, "factory": _Connection}}
     if storage.startswith("postgresql"):
         keep = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5}
         return {"pool_pre_ping": True, "connect_args": {**keep, "keepalives_count": 4}}
     return {"pool_pre_ping": True}
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite with a write-ahead log, which need not wait for the disk at every commit.
+
+    A trial makes about twenty commits; on a busy disk this is 0.05 s a trial in place of 0.3 s. A
+    killed process loses nothing; a power cut may lose the last rows but leaves the file whole.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
 
 
 def to_plain(value: Any) -> Any:

@@ -29,6 +29,12 @@ class Range:
                 f"a logarithmic range cannot start at {self.low}; plan 0 as a level instead"
             )
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Low and high as a search hands them out: whole numbers only where it says `integer`."""
+        kind = int if self.integer else float
+        return kind(self.low), kind(self.high)
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -44,8 +50,13 @@ class Factor:
     """Where `--search` looks; None keeps the base's value."""
 
     def levels_of(self, grid: str) -> tuple[Any, ...]:
-        """The levels in the grid called `grid`; one that this factor does not name is its default."""
+        """The levels in the grid called `grid`; the default's where this factor names none."""
         return self.grids.get(grid, self.levels)
+
+    def all_values(self) -> tuple[Any, ...]:
+        """The levels of every grid, and the ends of the searched range."""
+        planned = itertools.chain(self.levels, *self.grids.values())
+        return (*planned, *(self.search.ends if self.search else ()))
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,9 @@ class Study:
     """A question and all that is needed to answer it. Plain values: a script declares one.
 
     Raises:
-        KeyError, ValueError: a factor's path or one of its values does not fit the base config;
-            so a bad grid fails when the script is read, not at trial 37 of 200.
+        KeyError, ValueError: a factor's path, one of its levels, an end of its range or a
+            reference does not fit the base config; so a bad grid fails when the script is read,
+            not at trial 37 of 200.
     """
 
     name: str
@@ -109,9 +121,10 @@ class Study:
             raise ValueError(f"study {self.name!r}: a question ends in '?': {self.question!r}")
         for base in (self.base, *self.bases.values()):
             for factor in self.factors:
-                for grid in ("", *factor.grids):
-                    for level in factor.levels_of(grid):
-                        override(base, {factor.path: level})
+                for value in factor.all_values():
+                    override(base, {factor.path: value})
+            for point in self.references.values():
+                override(base, point)
         if self.smoke:
             replace(self, smoke={}).set(self.smoke)
 
@@ -165,7 +178,7 @@ class Study:
             point = {f.path: v for f, v in zip(self.factors, values, strict=True)}
             for condition in self.conditions:
                 cell = self.cell(point, condition)
-                cells.setdefault((cell.label, condition.name), cell)
+                cells.setdefault((*cell.levels.values(), condition), cell)
         return [*cells.values(), *self.control_cells()]
 
     def cell(

@@ -53,7 +53,8 @@ def repeat_trial(run: str, trial: str, storage: str | None, data_root: Path | No
     """
     folder, manifest = _opened(run)
     row = _the_row(_ledger(folder, storage, manifest), trial)
-    data = load(**manifest["load"], data_root=data_root)
+    how = dict(manifest["load"])
+    data = load(how.pop("dataset"), data_root=data_root, **how)
     spec = Trial.from_json(row.attributes["config"])
     setting = Setting(
         data.digest, data.split, manifest["protocol"]["name"], row.attributes["device"]

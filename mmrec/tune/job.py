@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 
+from mmrec.data.conditions import apply
 from mmrec.data.dataset import Dataset
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
-from mmrec.study.ledger import Kind, Ledger, Row, without_password
+from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
 from mmrec.study.provenance import command_line, git_state, hardware, now, versions
 from mmrec.study.store import Folder
-from mmrec.study.study import Cell, Planned, Study
+from mmrec.study.study import Cell, Planned, Range, Study
 from mmrec.study.trials import Setting
+from mmrec.training import Run
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,13 @@ class Job:
         """Load the data and lay out the plan.
 
         Raises:
-            KeyError, ValueError, FileNotFoundError: the options do not fit study or data.
+            KeyError, ValueError, FileNotFoundError, Refused: the options do not fit study or data.
         """
+        _check(options)
         self.options = options
         self.study = as_asked(study, options)
+        if options.search and not self.ranges():
+            raise ValueError(f"study {study.name!r} has no factor with a range to search")
         self.data: Dataset = load(
             options.dataset,
             data_root=options.data_root,
@@ -70,6 +75,18 @@ class Job:
         self.seeds = range(self.study.seeds)
         self.cpus = options.cpus_per_trial or float(self.study.base.train.threads)
         self.folder = self._folder()
+        _ledger_address(self.folder, options.storage)
+        self._try_first()
+
+    def _try_first(self) -> None:
+        """Refuse by name, here and now, a model that cannot be built on this dataset and split."""
+        first = self.grid_plan()[0].trial
+        data = apply(first.condition, self.data)
+        Run(first.run, data, seed=first.seed, protocol=self.protocol)
+
+    def ranges(self) -> dict[str, Range]:
+        """Dotted path -> where a search looks."""
+        return {f.path: f.search for f in self.study.factors if f.search is not None}
 
     def _folder(self) -> Folder:
         usual = protocol(None, self.data.split).name
@@ -104,9 +121,7 @@ class Job:
         """Least and greatest planned value of every numeric factor, searched ranges included."""
         spans = {}
         for factor in self.study.factors:
-            values = [v for grid in ("", *factor.grids) for v in factor.levels_of(grid)]
-            if factor.search:
-                values += [factor.search.low, factor.search.high]
+            values = factor.all_values()
             if all(isinstance(v, int | float) for v in values):
                 spans[factor.path] = (min(values), max(values))
         return spans
@@ -170,15 +185,29 @@ def open_ledger(folder: Folder, storage: str | None, name: str) -> Ledger:
     Raises:
         Refused: the run folder is not on a local disk, where SQLite cannot be.
     """
-    if storage is None:
-        if not folder.is_local:
-            raise ValueError(
-                f"a ledger in SQLite needs a local disk, and --out is {folder.address}: give"
-                " --storage with a database URL, such as postgresql://user@host/mmrec"
-            )
+    address = _ledger_address(folder, storage)
+    if folder.is_local:
         folder.path.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder.path / 'ledger.db'}"
-    return Ledger(storage, name)
+    return Ledger(address, name)
+
+
+def _ledger_address(folder: Folder, storage: str | None) -> str:
+    if storage is None and not folder.is_local:
+        raise Refused(
+            f"a ledger in SQLite needs a local disk, and --out is {folder.address}: give"
+            " --storage with a database URL, such as postgresql://user@host/mmrec"
+        )
+    return storage or f"sqlite:///{folder.path / 'ledger.db'}"
+
+
+def _check(options: Options) -> None:
+    """Numbers that no run could honour; what is wrong with the others is found on the way."""
+    for name in ("max_trials", "max_hours", "gpus_per_trial", "k_core"):
+        value = getattr(options, name)
+        if value is not None and not value >= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {value:g}")
+    if options.cpus_per_trial is not None and not options.cpus_per_trial > 0:
+        raise ValueError(f"--cpus-per-trial must be more than 0, got {options.cpus_per_trial:g}")
 
 
 def as_asked(study: Study, options: Options) -> Study:

@@ -50,12 +50,9 @@ class Rounds:
     def run_search(self) -> int:
         """Run a search to its end; the number of trials that failed."""
         job = self.job
-        ranges = {f.path: f.search for f in job.study.factors if f.search is not None}
-        if not ranges:
-            raise ValueError(f"study {job.study.name!r} has no factor with a range to search")
         asked = job.options.max_trials
         total = job.study.search_trials if asked is None else asked
-        source = Suggestions(self.ledger, ranges, total, job.planned_at)
+        source = Suggestions(self.ledger, job.ranges(), total, job.planned_at)
         return self._run("search", source, total, source.ended)
 
     def _run(self, kind: Kind, source: Source, planned: int, done: int) -> int:

@@ -233,6 +233,10 @@ class LedgerSearcher(Searcher):
             self.ledger.fail(live.row, INTERRUPTED, _facts(live.last))
         self.live.clear()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher into a snapshot that nobody reads."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
 

@@ -135,5 +135,3 @@ def test_a_user_who_has_the_whole_pool_is_refused_by_name():
     seen = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 0, 0]])
     with pytest.raises(ValueError, match="user 1 has interacted with all 3 training items"):
         TrainingPairs.of(dataset(seen))
-
-

@@ -1,0 +1,197 @@
+"""What a study declares, and the trials that follow from it."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+
+from mmrec.config import get
+from mmrec.data.conditions import Condition
+from mmrec.models.bpr import BPR
+from mmrec.models.sibrar import SiBraR
+from mmrec.study.study import Factor, Range, Study
+from mmrec.study.trials import Setting
+from mmrec.training import RunConfig, TrainConfig
+
+SETTING = Setting(data="00ff", split="random", protocol="full", device="cpu")
+ALPHA, TAU, LR = "model.alpha", "model.tau", "train.lr"
+
+
+def study(**changes: Any) -> Study:
+    known: dict[str, Any] = {
+        "name": "x",
+        "question": "Does it?",
+        "base": RunConfig(model=SiBraR()),
+        "factors": (Factor(ALPHA, (0.0, 1e-3)), Factor(TAU, (0.1, 0.5))),
+        "controls": {"MF": RunConfig(model=BPR(), train=TrainConfig(epochs=99))},
+    }
+    return Study(**{**known, **changes})
+
+
+def hashes(study: Study, seeds: int = 2, grid: str = "default") -> list[str]:
+    return [p.hash for p in study.plan(study.cells(grid), range(seeds), SETTING)]
+
+
+def test_cells_are_every_combination_and_the_controls():
+    cells = study().cells()
+    points = [(c.levels[ALPHA], c.levels[TAU]) for c in cells if c.phase == "grid"]
+    assert points == list(itertools.product((0.0, 1e-3), (0.1, 0.5)))
+    assert [(c.label, c.phase, dict(c.levels)) for c in cells[4:]] == [("MF", "control", {})]
+    for cell in cells[:4]:
+        assert (get(cell.run, ALPHA), get(cell.run, TAU)) == tuple(cell.levels.values())
+    assert cells[3].label == "alpha=0.001 tau=0.5"
+
+
+def test_a_plan_goes_seed_by_seed_through_all_cells():
+    plan = study().plan(study().cells(), range(3), SETTING)
+    assert [p.trial.seed for p in plan] == [0] * 5 + [1] * 5 + [2] * 5
+    assert [p.label for p in plan[:5]] == [p.label for p in plan[5:10]]
+    assert len({p.hash for p in plan}) == 15
+    assert len({p.cell for p in plan}) == 5
+    assert all(SETTING.hash(p.trial) == p.hash for p in plan)
+
+
+def test_a_level_or_a_seed_more_adds_only_its_own_trials():
+    old = set(hashes(study()))
+    wider = (Factor(ALPHA, (1e-4, 0.0, 1e-3)), Factor(TAU, (0.1, 0.5)))
+    more_levels = set(hashes(study(factors=wider)))
+    assert old < more_levels
+    assert len(more_levels - old) == 1 * 2 * 2
+    more_seeds = set(hashes(study(), seeds=3))
+    assert old < more_seeds
+    assert len(more_seeds - old) == 5
+    reworded = study(question="Really?", name="y", views=(1,), smoke={LR: 0.5})
+    assert set(hashes(reworded)) == old
+
+
+def test_what_gives_the_same_numbers_is_one_cell():
+    def same(point):
+        return {**point, TAU: 0.1} if point[ALPHA] == 0 else point
+
+    merged = study(same=same)
+    cells = [c for c in merged.cells() if c.phase == "grid"]
+    assert [(c.levels[ALPHA], c.levels[TAU]) for c in cells] == [(0, 0.1), (1e-3, 0.1), (1e-3, 0.5)]
+    assert set(hashes(merged)) < set(hashes(study()))
+    assert merged.cell({ALPHA: 0.0, TAU: 0.5}).run == merged.cell({ALPHA: 0.0, TAU: 0.1}).run
+
+
+def test_levels_too_close_for_a_label_are_two_cells():
+    close = study(factors=(Factor(ALPHA, (0.100001, 0.100002)),), controls={})
+    assert [cell.levels[ALPHA] for cell in close.cells()] == [0.100001, 0.100002]
+
+
+def test_a_level_told_twice_is_one_cell():
+    assert len(study(factors=(Factor(ALPHA, (0.1, 0.1)),), controls={}).cells()) == 1
+
+
+def test_a_dataset_may_have_a_base_of_its_own():
+    wide = RunConfig(model=SiBraR(dim=4))
+    both = study(bases={"big": wide})
+    assert both.on("big").cells()[0].run.model.dim == 4
+    assert both.on("other").cells() == study().cells()
+
+
+def test_conditions_multiply_cells_and_controls():
+    knockout = Condition(modalities=("text",), filler="shuffle")
+    both = study(conditions=(Condition(), knockout))
+    cells = both.cells()
+    assert len(cells) == 2 * 5
+    assert len(set(hashes(both))) == 2 * 2 * 5
+    assert set(hashes(study())) < set(hashes(both))
+    assert cells[1].label == "alpha=0 tau=0.1 text=shuffle"
+
+
+def test_a_named_grid_changes_the_factors_that_know_it():
+    factors = (Factor(ALPHA, (0.0,), grids={"paper": (0.0, 1.0, 2.0)}), Factor(TAU, (0.1, 0.5)))
+    wide = study(factors=factors)
+    assert wide.grid_names == ("default", "paper")
+    assert [len(wide.cells(grid)) for grid in wide.grid_names] == [1 * 2 + 1, 3 * 2 + 1]
+    with pytest.raises(KeyError, match="no grid 'papr'; there are: default, paper"):
+        wide.cells("papr")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question": "It does."}, r"study 'x': a question ends in '\?': 'It does.'"),
+        ({"factors": (Factor("model.alhpa", (0.0,)),)}, "did you mean 'alpha'"),
+        ({"factors": (Factor(ALPHA, (0.0, -1.0)),)}, "greater than or equal to 0"),
+        ({"factors": (Factor(ALPHA, (0.0,), grids={"paper": ("x",)}),)}, "valid number"),
+        ({"factors": (Factor(ALPHA, (0.0,), search=Range(-1, 1)),)}, "greater than or equal to 0"),
+        ({"factors": (Factor("model.dim", (4,), search=Range(1.5, 8)),)}, "valid integer"),
+        ({"bases": {"big": RunConfig(model=BPR())}}, "BPR has no 'alpha'"),
+        ({"smoke": {"train.epoch": 3}}, "did you mean 'epochs'"),
+        ({"smoke": {ALPHA: [-1.0]}}, "greater than or equal to 0"),
+        ({"smoke": {ALPHA: []}}, "at least one level"),
+        ({"references": {"none": {"model.alhpa": 0.0}}}, "did you mean 'alpha'"),
+        ({"references": {"none": {ALPHA: -1.0}}}, "greater than or equal to 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_the_study_is_declared(change, message):
+    with pytest.raises((KeyError, ValueError), match=message):
+        study(**change)
+
+
+def test_a_range_is_refused_where_it_holds_nothing():
+    with pytest.raises(ValueError, match="low < high, got 2 and 1"):
+        Range(2, 1)
+    with pytest.raises(ValueError, match="cannot start at 0; plan 0 as a level"):
+        Range(0, 1, log=True)
+    assert study(factors=(Factor("model.dim", (4,), search=Range(2, 8, integer=True)),)).cells()
+
+
+def test_a_factor_takes_a_level_or_several():
+    one, two = study().set({ALPHA: 0.5}), study().set({ALPHA: [0.5, 0.25]})
+    assert [f.levels for f in one.factors] == [(0.5,), (0.1, 0.5)]
+    assert [f.levels for f in two.factors] == [(0.5, 0.25), (0.1, 0.5)]
+    assert get(one.base, ALPHA) == 0.5
+    assert len(two.cells()) == 5
+    assert one.set({ALPHA: [0.0, 1e-3]}).cells() == study().cells()
+
+
+def test_levels_from_outside_replace_named_grids_too():
+    wide = study(factors=(Factor(ALPHA, (0.0,), grids={"paper": (1.0, 2.0)}),))
+    assert wide.set({ALPHA: [0.5]}).grid_names == ("default",)
+
+
+def test_a_training_knob_is_for_the_controls_too():
+    changed = study().set({LR: 0.5, "train.epochs": 7})
+    for run in (changed.base, changed.controls["MF"]):
+        assert (run.train.lr, run.train.epochs) == (0.5, 7)
+
+
+def test_a_model_knob_is_for_the_controls_that_have_it():
+    before = study()
+    assert before.set({"model.dim": 8}).controls["MF"].model == BPR(dim=8)
+    untouched = before.set({"model.common_dim": 8})
+    assert untouched.controls == before.controls
+    assert get(untouched.base, "model.common_dim") == 8
+
+
+def test_a_factor_of_training_leaves_the_controls_alone():
+    by_lr = study(factors=(Factor(LR, (0.1, 0.2)),))
+    assert by_lr.set({LR: [0.3, 0.4]}).controls == by_lr.controls
+
+
+def test_set_checks_the_new_value():
+    with pytest.raises(KeyError, match="did you mean 'dim'"):
+        study().set({"model.dmi": 8})
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        study().set({"model.dim": 0})
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        study().set({ALPHA: [0.1, -1.0]})
+
+
+def test_smoke_shrinks_the_same_study():
+    smoke = {ALPHA: [1e-3], TAU: [0.1], "train.epochs": 3}
+    shrunken = study(smoke=smoke).set(smoke)
+    assert len(shrunken.cells()) == 2
+    assert {cell.run.train.epochs for cell in shrunken.cells()} == {3}
+
+
+def test_a_study_is_never_changed_in_place():
+    before = study()
+    copy = dataclasses.replace(before)
+    before.set({ALPHA: [9.0], LR: 0.5, "model.dim": 8})
+    assert before == copy
