@@ -28,7 +28,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: some trials failed; 2: bad usage; 130: interrupted, state kept.
     """
-    arguments = vars(_study_parser(study).parse_args(argv))
+    arguments = vars(study_parser(study).parse_args(argv))
     dry_run = arguments.pop("dry_run")
     try:
         arguments["changes"] = dict(_change(text) for text in arguments["changes"])
@@ -62,7 +62,8 @@ def _run(job: Job) -> int:
     return DONE
 
 
-def _study_parser(study: Study) -> argparse.ArgumentParser:
+def study_parser(study: Study) -> argparse.ArgumentParser:
+    """The command line of a study's script."""
     parser = _Parser(
         prog=f"python studies/{study.name}.py",
         description=f"{study.question} Running the same command again does only what is missing.",
@@ -73,52 +74,102 @@ def _study_parser(study: Study) -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to run")
     what.add_argument("--grid", default="default", choices=study.grid_names, help="which levels")
     what.add_argument(
-        "--search", action="store_true",
+        "--search",
+        action="store_true",
         help="Optuna's TPE with ASHA instead of the grid, then the best cells under all seeds",
-    )  # fmt: skip
+    )
     what.add_argument("--seeds", type=int, metavar="N", help=f"replicates (default {study.seeds})")
-    what.add_argument("--epochs", type=int, metavar="N",
-                      help=f"cap a trial (default {study.base.train.epochs})")  # fmt: skip
-    what.add_argument("--set", action="append", default=[], metavar="PATH=JSON", dest="changes",
-                      help="a config value, such as model.dim=128; a factor takes a list of levels;"
-                      " may be repeated")  # fmt: skip
-    what.add_argument("--smoke", action="store_true",
-                      help="a shrunken run of the same code: no verdicts meant")  # fmt: skip
-    what.add_argument("--dry-run", action="store_true",
-                      help="print cells, trials and a time forecast from a short pilot")  # fmt: skip
+    what.add_argument(
+        "--epochs", type=int, metavar="N", help=f"cap a trial (default {study.base.train.epochs})"
+    )
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=JSON",
+        dest="changes",
+        help="a config value, such as model.dim=128; a factor takes a list of levels;"
+        " may be repeated",
+    )
+    what.add_argument(
+        "--smoke", action="store_true", help="a shrunken run of the same code: no verdicts meant"
+    )
+    what.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print cells, trials and a time forecast from a short pilot",
+    )
     budget = parser.add_argument_group("budget")
-    budget.add_argument("--max-trials", type=int, metavar="N",
-                        help="grid: start at most N trials now; search: N suggestions in all")  # fmt: skip
+    budget.add_argument(
+        "--max-trials",
+        type=int,
+        metavar="N",
+        help="grid: start at most N trials now; search: N suggestions in all",
+    )
     budget.add_argument("--max-hours", type=float, metavar="H", help="start no trial after H hours")
     where = parser.add_argument_group("where to run, and where to keep it")
-    where.add_argument("--out", default="runs", metavar="DIR",
-                       help="run folders (default runs; a URI needs --storage)")  # fmt: skip
-    where.add_argument("--storage", metavar="URL",
-                       help="ledger database (default: SQLite in the run folder)")  # fmt: skip
-    where.add_argument("--fresh", action="store_true",
-                       help="move the old run aside (default: go on with it)")  # fmt: skip
+    where.add_argument(
+        "--out",
+        default="runs",
+        metavar="DIR",
+        help="run folders (default runs; a URI needs --storage)",
+    )
+    where.add_argument(
+        "--storage", metavar="URL", help="ledger database (default: SQLite in the run folder)"
+    )
+    where.add_argument(
+        "--fresh", action="store_true", help="move the old run aside (default: go on with it)"
+    )
     where.add_argument("--address", help="a running Ray cluster (default: this machine)")
-    where.add_argument("--cpus-per-trial", type=float, metavar="N",
-                       help="default: the config's train.threads")  # fmt: skip
-    where.add_argument("--gpus-per-trial", type=float, metavar="N", default=0.0,
-                       help="more than 0 trains on GPUs; use 1/n (default 0)")  # fmt: skip
+    where.add_argument(
+        "--cpus-per-trial", type=float, metavar="N", help="default: the config's train.threads"
+    )
+    where.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="N",
+        default=0.0,
+        help="more than 0 trains on GPUs; use 1/n (default 0)",
+    )
     return parser
 
 
 def _data_arguments(parser: argparse.ArgumentParser, dataset: str) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", default=dataset, metavar="NAME|PATH",
-                      help=f"a known dataset or a folder (default {dataset}; `mmrec data` lists)")  # fmt: skip
-    data.add_argument("--data-root", type=Path, metavar="DIR",
-                      help="where the datasets lie (default: $MMREC_DATA)")  # fmt: skip
-    data.add_argument("--split", help="given, random, leave-one-out, cold-item or cold-user"
-                      " (default: the dataset's own)")  # fmt: skip
-    data.add_argument("--protocol", help="full, mmrec or split-items: what is hidden and what"
-                      " competes (default full; split-items for cold items)")  # fmt: skip
-    data.add_argument("--k-core", type=int, default=0, metavar="K",
-                      help="keep users and items with K interactions or more")  # fmt: skip
-    data.add_argument("--scale", default="auto", choices=("auto", "standard", "none"),
-                      help="dense features: standardise the unscaled ones, all, or none")  # fmt: skip
+    data.add_argument(
+        "--dataset",
+        default=dataset,
+        metavar="NAME|PATH",
+        help=f"a known dataset or a folder (default {dataset}; `mmrec data` lists)",
+    )
+    data.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="where the datasets lie (default: $MMREC_DATA)",
+    )
+    data.add_argument(
+        "--split",
+        help="given, random, leave-one-out, cold-item or cold-user (default: the dataset's own)",
+    )
+    data.add_argument(
+        "--protocol",
+        help="full, mmrec or split-items: what is hidden and what"
+        " competes (default full; split-items for cold items)",
+    )
+    data.add_argument(
+        "--k-core",
+        type=int,
+        default=0,
+        metavar="K",
+        help="keep users and items with K interactions or more",
+    )
+    data.add_argument(
+        "--scale",
+        default="auto",
+        choices=("auto", "standard", "none"),
+        help="dense features: standardise the unscaled ones, all, or none",
+    )
 
 
 def _factors_text(study: Study) -> str:
@@ -143,8 +194,10 @@ def _change(text: str) -> tuple[str, Any]:
 
 def _refuse(error: Exception) -> int:
     if isinstance(error, ValidationError):
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
-                 for e in error.errors()]  # fmt: skip
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
+            for e in error.errors()
+        ]
         text = f"{error.title}: " + "; ".join(lines)
     else:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -186,8 +239,12 @@ def mmrec_command(argv: Sequence[str] | None = None) -> int:
     rerun.add_argument("run", help="a run folder, as printed by the study")
     rerun.add_argument("trial", help="the trial's hash, or its first digits")
     rerun.add_argument("--data-root", type=Path, metavar="DIR", help="default: $MMREC_DATA")
-    rerun.add_argument("--tolerance", type=float, default=1e-6,
-                       help="greatest relative difference that passes (default 1e-6)")  # fmt: skip
+    rerun.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-6,
+        help="greatest relative difference that passes (default 1e-6)",
+    )
     rerun.set_defaults(do=_rerun)
     for command in (report, rerun):
         command.add_argument("--storage", metavar="URL", help="default: SQLite in the run folder")

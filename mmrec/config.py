@@ -1,4 +1,4 @@
-"""Frozen, checked configuration values; dotted-path overrides on them; and the hash that names them."""
+"""Frozen, checked configuration values, dotted-path overrides, and the hash that names them."""
 
 import dataclasses
 import difflib
@@ -56,7 +56,7 @@ def as_tuple(value: Any) -> Any:
 
 
 def get(cfg: Any, path: str) -> Any:
-    """The value at a dotted path, e.g. `get(run, "model.alpha")`; KeyError names what is missing."""
+    """The value at a dotted path, e.g. `get(run, "model.alpha")`; KeyError says what is not there."""
     for key in path.split("."):
         if not dataclasses.is_dataclass(cfg) or key not in {
             f.name for f in dataclasses.fields(cfg)

@@ -43,7 +43,7 @@ class TrainConfig:
     negatives: Annotated[int, Ge(0)] = 1
     """Sampled negatives a training row."""
     threads: Annotated[int, Ge(1)] = 1
-    """CPU threads of the run; sums in another order are other numbers, so it is part of the name."""
+    """CPU threads of the run. Part of the name: sums in another order are other numbers."""
 
 
 @config

@@ -1,4 +1,4 @@
-"""What may import what, and where test scores may be read: from the sources, without running them."""
+"""What may import what, and where test scores may be read: from the sources alone."""
 
 import ast
 from collections.abc import Iterator

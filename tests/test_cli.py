@@ -137,7 +137,7 @@ def test_a_study_can_be_shrunk(script):
 
 
 def test_a_script_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no study script .*gone.py: give --study FILE"):
+    with pytest.raises(FileNotFoundError, match=r"no study script .*gone\.py: give --study FILE"):
         load_study(tmp_path / "gone.py")
 
 

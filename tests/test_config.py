@@ -168,7 +168,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(short, json_values))
 def test_the_order_of_keys_does_not_matter(value):
     backwards = dict(reversed(value.items()))

@@ -281,6 +281,8 @@ class Toy(ModelConfig):
 
 
 class ToyModel(Recommender):
+    steps: Tensor
+
     def __init__(self, cfg: Toy, data: Dataset) -> None:
         super().__init__()
         self.kind = cfg.loss

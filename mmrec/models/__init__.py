@@ -13,7 +13,7 @@ def all_models() -> list[type[ModelConfig]]:
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
         for value in vars(module).values():
-            if inspect.isclass(value) and issubclass(value, ModelConfig):
-                if not inspect.isabstract(value):
-                    found[value.__name__] = value
+            is_config = inspect.isclass(value) and issubclass(value, ModelConfig)
+            if is_config and not inspect.isabstract(value):
+                found[value.__name__] = value
     return [found[name] for name in sorted(found)]

@@ -173,7 +173,7 @@ def plan_from_json(content: bytes) -> list[Planned]:
 
 
 def rows_of(ledger: Ledger) -> dict[str, Row]:
-    """Hash -> row over both kinds; of two rows of one trial, the one that came to its end counts."""
+    """Hash -> row over both kinds; of two rows of one trial, the one that ended counts."""
     rows = {row.hash: row for row in ledger.rows("grid")}
     for row in ledger.rows("search"):
         if row.hash not in rows or row.state == "done" != rows[row.hash].state:

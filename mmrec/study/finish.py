@@ -1,4 +1,4 @@
-"""After the last trial: select on validation, unseal test, decide the claims, lay out the tables."""
+"""After the last trial: select on validation, unseal test, decide claims, lay out tables."""
 
 import json
 from typing import Any

@@ -64,8 +64,10 @@ def command_line() -> str:
     """What was typed, as it can be typed again; values that look like a password are left out."""
     from mmrec.study.ledger import without_password
 
-    words = [Path(sys.argv[0]).name if sys.argv else "python", *sys.argv[1:]]
-    return "python " + shlex.join(without_password(word) for word in words)
+    script = Path(sys.argv[0])  # as typed; of an absolute path, which is this machine's, the name
+    words = [script.name if script.is_absolute() else str(script), *sys.argv[1:]]
+    words = ["python", *words] if script.suffix == ".py" else words
+    return shlex.join(without_password(word) for word in words)
 
 
 def now() -> str:

@@ -1,4 +1,4 @@
-"""How a study goes: one live line on a terminal, plain lines elsewhere; and when its budget ends."""
+"""How a study goes: a live line on a terminal, plain lines elsewhere; and when to end."""
 
 import sys
 import time

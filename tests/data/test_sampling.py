@@ -16,7 +16,8 @@ NONE = np.zeros((0, 2), dtype=np.int64)
 def dataset(seen_UI: np.ndarray) -> Dataset:
     """Training pairs from a 0/1 table, in a shuffled order."""
     pairs = np.random.default_rng(0).permutation(np.argwhere(seen_UI))
-    return Dataset("x", *seen_UI.shape, pairs, NONE, NONE)
+    users, items = seen_UI.shape
+    return Dataset("x", users, items, pairs, NONE, NONE)
 
 
 def uniform(draws: Draws, *key) -> list[float]:

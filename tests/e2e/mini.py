@@ -22,12 +22,16 @@ STUDY = Study(
     controls={"BPR-MF": RunConfig(model=BPR(dim=16), train=TrainConfig(epochs=40, patience=0))},
     references={"alpha=0": {"model.alpha": 0.0}},
     claims=(
-        Claim("It helps", "none", Better(Where({"model.alpha": "> 0"}), Where({"model.alpha": 0.0}))),
+        Claim(
+            "It helps",
+            "none",
+            Better(Where({"model.alpha": "> 0"}), than=Where({"model.alpha": 0.0})),
+        ),
     ),
     seeds=2,
     search_trials=6,
     confirm=1,
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     sys.exit(main(STUDY))

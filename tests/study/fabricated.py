@@ -24,7 +24,7 @@ STUDY = Study(
     question="Is it so?",
     base=RunConfig(model=SiBraR(), train=TrainConfig(epochs=10)),
     factors=(
-        Factor(ALPHA, (0.0, 1e-6, 1e-2), search=Range(1e-6, 1.0, log=True)),
+        Factor(ALPHA, (0.0, 1e-6), search=Range(1e-6, 1.0, log=True)),
         Factor(DEPTH, (4, 8)),
     ),
     controls={"MF": RunConfig(model=BPR())},

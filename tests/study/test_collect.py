@@ -59,7 +59,9 @@ def test_a_lucky_single_seed_is_no_best_cell():
     assert collect.select(trials, OBJECTIVE) == "b"
 
 
-@pytest.mark.parametrize("column, value", [("state", "stopped"), ("state", "failed"), ("phase", "control")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "value"), [("state", "stopped"), ("state", "failed"), ("phase", "control")]
+)
 def test_only_finished_trials_that_are_no_controls_take_part(column, value):
     trials = table({"a": [0.2, 0.2], "b": [0.9, 0.9]})
     trials.loc[trials["cell"] == "b", column] = value
@@ -117,24 +119,23 @@ def conclude(ledger, folder, kind="grid"):
     return tables_of(STUDY, ledger, folder, manifest(kind))
 
 
-def fill(ledger, folder, test_of: dict[str, float]) -> None:
-    """A grid under two seeds in which cell n has validation n / 10, the controls more."""
-    planned = plan(seeds=2)
+def fill(ledger, folder) -> list[str]:
+    """A finished grid in which cell n has validation n / 10, the control more; the cells."""
+    planned = plan(seeds=1)
     folder.write("plan-grid.json", collect.plan_to_json(planned))
     cells = list(dict.fromkeys(p.cell for p in planned))
     for p in planned:
-        finish(ledger, p, cells.index(p.cell) / 10 + p.trial.seed / 1000)
-    write_files(folder, {p.hash: test_of.get(p.cell, 0.5) for p in planned})
+        finish(ledger, p, cells.index(p.cell) / 10)
+    write_files(folder, {p.hash: 0.5 for p in planned})
+    return cells
 
 
 def test_perfect_test_scores_of_a_bad_cell_move_nothing(open_ledger, folder):
     ledger = open_ledger()
-    cells = list(dict.fromkeys(p.cell for p in plan()))
-    fill(ledger, folder, {})
+    cells = fill(ledger, folder)
     honest = conclude(ledger, folder)
-    assert honest.run["selected"] == cells[5]  # the best but for the control
-    names = [p.hash for p in plan(2) if p.cell == cells[0]]
-    write_files(folder, dict.fromkeys(names, 1.0))
+    assert honest.run["selected"] == cells[3]  # the best but for the control
+    write_files(folder, {plan()[0].hash: 1.0})
     leaked = conclude(ledger, folder)
     assert leaked.run["selected"] == honest.run["selected"]
     assert set(leaked.trials.loc[leaked.trials["cell"] == cells[0], TEST]) == {1.0}
@@ -144,18 +145,17 @@ def test_perfect_test_scores_of_a_bad_cell_move_nothing(open_ledger, folder):
 
 def test_the_choice_is_on_disk_before_a_test_score_is_opened(open_ledger, folder):
     ledger = open_ledger()
-    fill(ledger, folder, {})
-    for p in plan(2):
+    cells = fill(ledger, folder)
+    for p in plan():
         folder.remove(f"trials/{p.hash}/test.npz")
     with pytest.raises(FileNotFoundError):  # a finished trial without its test is no hole to hide
         conclude(ledger, folder)
-    cells = list(dict.fromkeys(p.cell for p in plan()))
-    assert json.loads(folder.read("run.json"))["selected"] == cells[5]
+    assert json.loads(folder.read("run.json"))["selected"] == cells[3]
 
 
 def test_every_planned_trial_is_in_the_table_whatever_became_of_it(open_ledger, folder):
     ledger = open_ledger()
-    done, stopped, failed, left, never, *_ = planned = plan()
+    done, stopped, failed, left, control = planned = plan()
     folder.write("plan-grid.json", collect.plan_to_json(planned))
     finish(ledger, done, 0.25)
     ledger.finish(ledger.begin(stopped, 1, SPANS), 0.9, facts(0.9, 3), stopped=True)
@@ -167,20 +167,19 @@ def test_every_planned_trial_is_in_the_table_whatever_became_of_it(open_ledger, 
     tables = conclude(ledger, folder)
     trials = tables.trials.set_index("hash")
     assert list(trials.index) == [p.hash for p in planned]
-    states = ["done", "stopped", "failed", "interrupted", *["planned"] * 3]
+    states = ["done", "stopped", "failed", "interrupted", "planned"]
     assert list(trials["state"]) == states
     assert trials[VALID][done.hash] == 0.25
     assert trials[TEST][done.hash] == 0.75
     assert trials[TEST].drop(done.hash).isna().all()
-    assert trials[VALID][[failed.hash, left.hash, never.hash]].isna().all()
+    assert trials[VALID][[failed.hash, left.hash, control.hash]].isna().all()
     assert trials["error"][failed.hash] == "epoch 1: a NaN"
     assert trials["best_epoch"][stopped.hash] == 3
     assert (trials["cpus"] == 2.0).all()
     assert tables.run["planned"] == len(planned)
     assert set(tables.epochs["hash"]) == {done.hash, stopped.hash}
-    control = trials[trials["phase"] == "control"]
-    assert control[[ALPHA, DEPTH]].isna().all(axis=None)
-    assert list(trials[ALPHA][:6]) == [0.0, 0.0, 1e-6, 1e-6, 1e-2, 1e-2]
+    assert set(trials.loc[control.hash, [ALPHA, DEPTH]].isna()) == {True}
+    assert list(trials[ALPHA][:4]) == [0.0, 0.0, 1e-6, 1e-6]
     for text, p in zip(trials["config"], planned, strict=True):
         assert Trial.from_json(text) == p.trial
 
@@ -209,19 +208,14 @@ def test_claims_of_a_search_rest_on_confirmations_only(open_ledger, folder):
         row = ledger.ask({ALPHA: STUDY.factors[0].search}, 0)  # type: ignore[dict-item]
         ledger.describe(row, planned, 1)
         ledger.finish(row, value, facts(value), stopped=False)
-    cell = STUDY.cell(good.levels, phase="confirm")
-    confirmed = STUDY.plan([cell], [0, 1], SETTING)
-    folder.write("plan-search.json", collect.plan_to_json(confirmed))
-    finish(ledger, confirmed[1], 0.7)
-    write_files(folder, {lucky.hash: 1.0, good.hash: 0.5, confirmed[1].hash: 0.5})
+    confirm = STUDY.plan([STUDY.cell(good.levels, phase="confirm")], [0], SETTING)
+    assert confirm[0].hash == good.hash  # its first seed is done already
+    folder.write("plan-search.json", collect.plan_to_json(confirm))
+    write_files(folder, {lucky.hash: 1.0, good.hash: 0.5})
     tables = conclude(ledger, folder, "search")
     assert tables.run["selected"] == good.cell
     phases = dict(zip(tables.trials["hash"], tables.trials["phase"], strict=True))
-    assert phases == {
-        lucky.hash: "search",
-        good.hash: "confirm",
-        confirmed[1].hash: "confirm",
-    }
+    assert phases == {lucky.hash: "search", good.hash: "confirm"}
 
 
 def test_a_plan_comes_back_as_it_was():

@@ -32,21 +32,16 @@ def test_a_finished_trial_is_there_for_the_next_driver(tmp_path):
     assert Ledger(storage, "x").rows("search") == []
 
 
-def test_optunas_own_view_of_the_grid_is_that_of_its_trials(open_ledger):
+def test_levels_of_zero_and_nearly_zero_stand_in_one_study_that_optuna_can_read(open_ledger):
     ledger = open_ledger()
-    for planned, value in zip(plan(), (0.1, 0.2, 0.6, 0.4, 0.5, 0.3, 0.0), strict=True):
+    for planned, value in zip(plan(), (0.1, 0.2, 0.5, 0.4, 0.9), strict=True):
         finish(ledger, planned, value)
     frame = ledger.studies["grid"].trials_dataframe()
-    assert ledger.studies["grid"].best_params == {ALPHA: 1e-6, DEPTH: 4}
-    assert list(frame[f"params_{ALPHA}"][:6]) == [0.0, 0.0, 1e-6, 1e-6, 1e-2, 1e-2]
-
-
-def test_levels_of_zero_and_nearly_zero_stand_in_one_study(open_ledger):
-    ledger = open_ledger()
-    for planned in plan():
-        finish(ledger, planned, 0.1)
-    levels = [trial.params.get(ALPHA) for trial in ledger.studies["grid"].get_trials()]
-    assert levels == [0.0, 0.0, 1e-6, 1e-6, 1e-2, 1e-2, None]
+    assert list(frame[f"params_{ALPHA}"][:4]) == [0.0, 0.0, 1e-6, 1e-6]
+    assert list(frame[f"params_{DEPTH}"][:4]) == [4, 8, 4, 8]
+    assert frame[f"params_{ALPHA}"].isna()[4]
+    assert list(frame["value"]) == [0.1, 0.2, 0.5, 0.4, 0.9]
+    assert ledger.studies["grid"].best_trial.user_attrs["label"] == "MF"
 
 
 def test_a_wider_span_of_a_later_driver_is_taken(open_ledger):

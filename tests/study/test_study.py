@@ -88,7 +88,7 @@ def test_a_level_told_twice_is_one_cell():
 def test_a_dataset_may_have_a_base_of_its_own():
     wide = RunConfig(model=SiBraR(dim=4))
     both = study(bases={"big": wide})
-    assert both.on("big").cells()[0].run.model.dim == 4
+    assert get(both.on("big").cells()[0].run, "model.dim") == 4
     assert both.on("other").cells() == study().cells()
 
 

@@ -1,0 +1,42 @@
+"""The README's commands are true: what it says to type is parsed or run by tests, or by .ci/run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mmrec.cli import load_study, study_parser
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in BLOCKS
+    for line in block.splitlines()
+    if line.partition("#")[0].strip()
+]
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("python studies/")])
+def test_a_study_takes_the_flags_that_the_readme_shows(line):
+    _, script, *flags = shlex.split(line)
+    study = load_study(ROOT / script)
+    arguments = study_parser(study).parse_args(flags)
+    assert arguments.dataset == "lfm2k"
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make ")])
+def test_a_make_target_of_the_readme_is_there_and_ci_runs_it_or_a_larger_one(line):
+    target = line.split()[1]
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    larger = {"unit": "test"}.get(target, target)
+    assert f"make {larger}" in (ROOT / ".ci/run").read_text()
+
+
+def test_nothing_else_is_told_to_be_typed():
+    known = ("python studies/", "make ", "mmrec ", "export MMREC_DATA=")
+    assert [c for c in COMMANDS if not c.startswith(known)] == []
+    # `mmrec` commands are run by tests/e2e/test_runs.py (report, rerun) and tests/test_cli.py (data).
+    assert {c.split()[1] for c in COMMANDS if c.startswith("mmrec ")} <= {"data", "report", "rerun"}
