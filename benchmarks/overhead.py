@@ -30,9 +30,9 @@ STUDY = Study(
 
 def per_trial(out: Path) -> tuple[float, float, int]:
     """Seconds a trial in steady state, of which training, and the number of trials."""
-    from mmrec.study.collect import rows_of  # noqa: PLC0415 - the first-epoch clock starts cold
-    from mmrec.tune.job import Job, Options  # noqa: PLC0415
-    from mmrec.tune.rounds import Rounds  # noqa: PLC0415
+    from mmrec.study.collect import rows_of
+    from mmrec.tune.job import Job, Options
+    from mmrec.tune.rounds import Rounds
 
     job = Job(STUDY, Options(dataset="planted", out=str(out)))
     ledger = job.open_ledger()

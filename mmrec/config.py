@@ -56,7 +56,7 @@ def as_tuple(value: Any) -> Any:
 
 
 def get(cfg: Any, path: str) -> Any:
-    """The value at a dotted path, e.g. `get(run, "model.alpha")`; KeyError says what is not there."""
+    """The value at a dotted path, e.g. `get(run, "model.alpha")`; KeyError names what lacks."""
     for key in path.split("."):
         if not dataclasses.is_dataclass(cfg) or key not in {
             f.name for f in dataclasses.fields(cfg)

@@ -38,5 +38,5 @@ def test_a_make_target_of_the_readme_is_there_and_ci_runs_it_or_a_larger_one(lin
 def test_nothing_else_is_told_to_be_typed():
     known = ("python studies/", "make ", "mmrec ", "export MMREC_DATA=")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
-    # `mmrec` commands are run by tests/e2e/test_runs.py (report, rerun) and tests/test_cli.py (data).
+    # tests/e2e/test_runs.py runs report and rerun, tests/test_cli.py runs data.
     assert {c.split()[1] for c in COMMANDS if c.startswith("mmrec ")} <= {"data", "report", "rerun"}

@@ -99,6 +99,36 @@ class Ledger:
             for kind in KINDS
         }
 
+    def settle(self, home: str) -> None:
+        """Remember the run folder, where the trials' files lie.
+
+        Raises:
+            Refused: these rows belong to another run folder, so that their files are not here.
+        """
+        for study in self.studies.values():
+            known = study.user_attrs.get("home")
+            if known not in (None, home) and study.get_trials(deepcopy=False):
+                raise Refused(
+                    f"the ledger's trials have their files in {known}, not in {home}: give that"
+                    " run's --out, or --fresh to begin again here"
+                )
+            study.set_user_attr("home", home)
+
+    def move_aside(self, suffix: str) -> None:
+        """Copy the rows to studies of another name and begin with empty ones (`--fresh`)."""
+        for kind, study in self.studies.items():
+            name = study.study_name
+            optuna.copy_study(
+                from_study_name=name,
+                from_storage=self.storage,
+                to_storage=self.storage,
+                to_study_name=f"{name}.{suffix}",
+            )
+            optuna.delete_study(study_name=name, storage=self.storage)
+            self.studies[kind] = optuna.create_study(
+                storage=self.storage, study_name=name, direction="maximize"
+            )
+
     def close_interrupted(self) -> list[Row]:
         """Mark what a dead driver left open as failed, and return those rows."""
         open_rows = []

@@ -34,9 +34,14 @@ def run_study(job: Job) -> Outcome:
     with ExitStack() as stack:
         if job.folder.is_local:
             stack.enter_context(one_writer(job.folder.path))
+        aside = now().replace(":", "")
         if job.options.fresh and job.folder.exists("run.json"):
-            _move_aside(job.folder)
+            _move_aside(job.folder, aside)
         ledger = job.open_ledger()
+        if job.options.storage:
+            if job.options.fresh:
+                ledger.move_aside(aside)
+            ledger.settle(job.folder.address)
         ledger.close_interrupted()
         job.folder.write("run.json", json.dumps(job.manifest(), indent=1).encode())
         try:
@@ -48,9 +53,12 @@ def run_study(job: Job) -> Outcome:
         return _conclude(job, ledger, failed=failed, interrupted=interrupted)
 
 
-def _move_aside(folder: Folder) -> None:
-    """`--fresh`: the old run is renamed, its lock stays with us."""
-    aside = folder.path.with_name(f"{folder.path.name}.{now().replace(':', '')}")
+def _move_aside(folder: Folder, suffix: str) -> None:
+    """`--fresh`: the old run is renamed; on a local disk its lock stays with us."""
+    if not folder.is_local:
+        folder.move_aside(suffix)
+        return
+    aside = folder.path.with_name(f"{folder.path.name}.{suffix}")
     aside.mkdir()
     for entry in folder.path.iterdir():
         if entry.name != ".lock":

@@ -7,10 +7,8 @@ grids and repeats cells; hence this one.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
@@ -18,20 +16,10 @@ from ray.tune.search import Searcher
 from mmrec.study.ledger import INTERRUPTED, Ledger, Row, to_plain
 from mmrec.study.store import Folder
 from mmrec.study.study import Planned, Range
+from mmrec.tune.live import Live, Watch
 
 MAX_ATTEMPTS = 4
 """A trial whose worker dies is tried this often in one run of the driver."""
-
-
-@dataclass
-class Live:
-    """A trial that is being run."""
-
-    planned: Planned
-    attempt: int
-    row: optuna.Trial
-    last: dict[str, Any] = field(default_factory=dict)
-    told: set[int] = field(default_factory=set)
 
 
 class Source(ABC):
@@ -147,7 +135,7 @@ class LedgerSearcher(Searcher):
         *,
         milestones: frozenset[int],
         stride: int,
-        watch: "Watch",
+        watch: Watch,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.source, self.ledger, self.folder, self.watch = source, ledger, folder, watch
@@ -255,26 +243,6 @@ class Causes(Callback):
     ) -> None:
         lines = str(trial.get_error()).strip().splitlines()
         self.searcher.lost_because(trial.trial_id, lines[-1][:300] if lines else "unknown cause")
-
-
-class Watch(ABC):
-    """Who wants to know how a study goes, and may say that it is enough."""
-
-    @abstractmethod
-    def enough(self) -> bool:
-        """Whether the budget is used up: no further trial is started."""
-
-    @abstractmethod
-    def started(self, live: Live) -> None:
-        """A trial was handed to Tune."""
-
-    @abstractmethod
-    def reported(self, live: Live) -> None:
-        """A trial told of an epoch."""
-
-    @abstractmethod
-    def ended(self, live: Live, how: str) -> None:
-        """A trial came to an end: done, stopped, failed or retried."""
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, Any]:

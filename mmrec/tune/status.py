@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from mmrec.tune.searcher import Live, Watch
+from mmrec.tune.live import Live, Watch
 
 
 @dataclass

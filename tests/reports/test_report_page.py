@@ -36,7 +36,7 @@ class Page(html.parser.HTMLParser):
         if tag == "script":
             self.scripts.append((dict(attrs), ""))
 
-    def handle_endtag(self, tag):  # noqa: ARG002
+    def handle_endtag(self, tag):
         self._open = None
 
     def handle_data(self, data):

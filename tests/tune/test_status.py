@@ -1,4 +1,4 @@
-"""What is shown of a study under way. Importing it brings Ray, hence slow."""
+"""What is shown of a study under way."""
 
 import io
 from types import SimpleNamespace
@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from tests.study.fabricated import plan
-
-pytestmark = pytest.mark.slow
 
 
 class Screen(io.StringIO):
@@ -49,7 +47,7 @@ def shown(*, live: bool = False, **given: Any) -> tuple[Any, Screen]:
 
 def lives(count: int) -> list[Any]:
     """Trials in a worker's hands, as the searcher knows them."""
-    from mmrec.tune.searcher import Live
+    from mmrec.tune.live import Live
 
     return [Live(planned, 1, SimpleNamespace()) for planned in plan(2)[:count]]  # type: ignore[arg-type]
 
