@@ -15,11 +15,11 @@ STUDY = Study(
     base=RunConfig(
         model=SiBraR(dim=16, common_dim=32, hidden=(32,), input_dropout=0.0, alpha=1e-3),
         train=TrainConfig(
-            epochs=30, patience=0, optimizer="adamw", lr=5e-3, batch_size=512, negatives=10
+            epochs=20, patience=0, optimizer="adamw", lr=5e-3, batch_size=512, negatives=10
         ),
     ),
     factors=(Factor("model.alpha", (0.0, 1e-3), search=Range(1e-5, 1e-1, log=True)),),
-    controls={"BPR-MF": RunConfig(model=BPR(dim=16), train=TrainConfig(epochs=30, patience=0))},
+    controls={"BPR-MF": RunConfig(model=BPR(dim=16), train=TrainConfig(epochs=20, patience=0))},
     references={"alpha=0": {"model.alpha": 0.0}},
     claims=(
         Claim(

@@ -41,7 +41,10 @@ def test_informative_modalities_the_sweet_spot_beats_alpha_0(tmp_path):
 
 
 def test_noise_modalities_nothing_is_separable(tmp_path):
-    assert main(SWEET, ["--dataset", "planted-noise", "--out", str(tmp_path), *FEW]) == 0
+    assert (
+        main(SWEET, ["--dataset", "planted-noise", "--seeds", "6", "--out", str(tmp_path), *FEW])
+        == 0
+    )
     sweet = claims(run_folder(tmp_path)).iloc[0]
     assert sweet["verdict"] == "not separable"
     assert sweet["low"] < 0 < sweet["high"]
@@ -110,12 +113,10 @@ def test_a_search_tells_the_truth_and_can_be_resumed(tmp_path):
         assert (last == 12) == (row.state.name == "COMPLETE")
     table = trials(folder, "report-search")
     confirmed = table[table["phase"] == "confirm"]
-    best = sorted(
-        (r.value, r.params["model.reg_weight"]) for r in rows if r.state.name == "COMPLETE"
-    )
-    expected = {point for _, point in best[-2:]}
-    assert set(confirmed["model.reg_weight"]) == expected
-    assert confirmed.groupby("cell")["seed"].nunique().tolist() == [2] * len(expected)
+    value_at = {r.params["model.reg_weight"]: r.value for r in rows if r.state.name == "COMPLETE"}
+    best = sorted(value_at.values())[-2:]  # points may tie, so values are compared
+    assert sorted(value_at[p] for p in confirmed["model.reg_weight"].unique()) == best
+    assert confirmed.groupby("cell")["seed"].nunique().tolist() == [2] * len(best)
 
 
 def test_the_test_split_moves_nothing_but_itself(tmp_path):
