@@ -84,7 +84,7 @@ STUDY = Study(
     controls={
         "BPR-MF": RunConfig(
             model=BPR(dim=64),
-            train=TrainConfig(epochs=150, patience=20, lr=5e-3, batch_size=1024),
+            train=TrainConfig(epochs=150, patience=20, lr=2e-3, batch_size=1024),
         )
     },
     references={"alpha=0": {ALPHA: 0.0, TAU: BASE_TAU}, "base": {ALPHA: 1e-3, TAU: BASE_TAU}},
