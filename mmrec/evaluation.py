@@ -18,7 +18,7 @@ from mmrec.models.base import Recommender
 
 Part = Literal["valid", "test"]
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Size of a chunk's score matrix. Top-k and masking need about three times as much."""
 
 
