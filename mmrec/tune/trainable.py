@@ -93,7 +93,6 @@ class TrialTrainable(tune.Trainable):
             # Pairs, since Tune spreads nested dicts over names of its own.
             "valid": list(run.reports[self._index_of_best(run)].valid.items()),
             "seconds": sum(report.seconds for report in run.reports),
-            "epochs_new": len(curve),
             "finished": run.finished,
             **self._where(),
         }
