@@ -152,11 +152,13 @@ class Evaluator:
         _require_finite(item_ID, "item embedding")
         item_CD = item_ID[self._item_C]
         rows = max(1, CHUNK_BYTES // (item_CD.element_size() * len(item_CD)))
-        chunks = [
-            self._top_of(self.users[start : start + rows], model, user_UD, item_CD, k)
-            for start in range(0, len(self.users), rows)
-        ]
-        return torch.cat(chunks)
+        # Lists kept apart would lie between the chunks' freed score matrices, and the heap would
+        # grow by one matrix a chunk.
+        top_UK = torch.empty(len(self.users), k, dtype=torch.int64, device=self.device)
+        for start in range(0, len(self.users), rows):
+            chunk = slice(start, start + rows)
+            top_UK[chunk] = self._top_of(self.users[chunk], model, user_UD, item_CD, k)
+        return top_UK
 
     def _top_of(
         self, users: np.ndarray, model: Recommender, user_UD: Tensor, item_CD: Tensor, k: int
