@@ -147,7 +147,7 @@ class Evaluator:
     @torch.no_grad()
     def top(self, model: Recommender, k: int) -> Tensor:
         """(U, k) item ids, best first; -1 where a user has fewer than k candidates left."""
-        user_UD, item_ID = model.user_embeddings(), model.item_embeddings()
+        user_UD, item_ID = model.embeddings()
         _require_finite(user_UD, "user embedding")
         _require_finite(item_ID, "item embedding")
         item_CD = item_ID[self._item_C]

@@ -3,7 +3,8 @@
 All work under `torch.func`: no Python branch on data, no data-dependent shape. Temperatures are
 tensors, so that runs which differ only in them can be stacked.
 
-Letters in names: B batch, N negatives a row, Q vectors compared with each other, D width.
+Letters in names: B batch, N negatives a row, Q vectors compared with each other, C candidates,
+D width.
 """
 
 from typing import Literal
@@ -43,6 +44,20 @@ def emb_loss(*matrices: Tensor) -> Tensor:
     return torch.stack(norms).sum() / matrices[-1].shape[0]
 
 
+def half_squares(*matrices: Tensor, size: int) -> Tensor:
+    """Half the sum of all squared entries, over `size`.
+
+    The L2 term of LATTICE, MGCN and SMORE, whose `size` is that of a full batch, also for the
+    last, shorter one.
+    """
+    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * size)
+
+
+def cosine_distance(first: Tensor, second: Tensor) -> Tensor:
+    """1 - the mean cosine of rows that belong together, (..., D) each, of lengths 1e-8 at least."""
+    return 1 - F.cosine_similarity(first, second, dim=-1, eps=1e-8).mean()
+
+
 def infonce(
     anchor: Tensor,
     target: Tensor,
@@ -50,19 +65,26 @@ def infonce(
     *,
     similarity: Similarity = "dot",
     weight: Tensor | None = None,
+    candidates: Tensor | None = None,
 ) -> Tensor:
-    """InfoNCE of each anchor's own target against the other targets (van den Oord 2018, eq. 4).
+    """InfoNCE of each anchor's own target against the candidates (van den Oord 2018, eq. 4).
 
     Args:
         anchor: (..., Q, D).
-        target: (..., Q, D); row q belongs to anchor q, the other Q - 1 rows are its negatives.
+        target: (..., Q, D); row q belongs to anchor q.
         tau: 0-dim temperature, above 0.
         similarity: dot products of the vectors as they are, or of their directions.
         weight: (..., Q) weight of each anchor in the mean; None weighs all alike. Where all
             weights are 0 the loss is 0.
+        candidates: (..., C, D) what each target is held against, itself among them; None: the
+            Q targets.
     """
-    logits = _logits(anchor, target, tau, similarity)
-    return _cross_entropy(logits, -1, weight)
+    if candidates is None:
+        return _cross_entropy(_logits(anchor, target, tau, similarity), -1, weight)
+    if similarity == "cosine":
+        anchor, target, candidates = (F.normalize(x, dim=-1) for x in (anchor, target, candidates))
+    own = (anchor * target).sum(-1) / tau
+    return _mean((anchor @ candidates.transpose(-1, -2) / tau).logsumexp(-1) - own, weight)
 
 
 def symmetric_infonce(
@@ -91,7 +113,10 @@ def _logits(first: Tensor, second: Tensor, tau: Tensor, similarity: Similarity) 
 def _cross_entropy(logits: Tensor, dim: int, weight: Tensor | None) -> Tensor:
     """Mean of -log softmax over `dim` at the diagonal."""
     own = logits.diagonal(dim1=-2, dim2=-1)
-    loss = logits.logsumexp(dim) - own
+    return _mean(logits.logsumexp(dim) - own, weight)
+
+
+def _mean(loss: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return loss.mean()
     total = weight.sum()

@@ -132,7 +132,7 @@ class Run:
             "best_value": self.best_value,
             "best_model": self.best_model,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
             "reports": [asdict(report) for report in self.reports],
         }
 
@@ -144,7 +144,8 @@ class Run:
         """Continue from what `state` or `final_state` gave, for the same config, data and seed."""
         if "optimizer" in state:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if self.optimizer:
+                self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
         self.best_value, self.best_model = state["best_value"], dict(state["best_model"])
         self.reports = [EpochReport(**report) for report in state["reports"]]
@@ -177,7 +178,7 @@ def fit(run: Run) -> Iterator[EpochReport]:
     while not run.finished:
         losses = _train_epoch(run)
         run.epoch += 1
-        if run.epoch % cfg.eval_every and run.epoch < cfg.epochs:
+        if run.optimizer and run.epoch % cfg.eval_every and run.epoch < cfg.epochs:
             continue
         report = _evaluate(run, losses, clock)
         run.reports.append(report)
@@ -187,6 +188,8 @@ def fit(run: Run) -> Iterator[EpochReport]:
 
 def _train_epoch(run: Run) -> dict[str, float]:
     cfg, epoch = run.cfg.train, run.epoch
+    if run.optimizer is None:
+        return {}
     for group in run.optimizer.param_groups:
         group["lr"] = cfg.lr * cfg.lr_decay ** (epoch / 50)
     run.model.train()
@@ -242,11 +245,14 @@ def _evaluate(run: Run, losses: dict[str, float], clock: float) -> EpochReport:
         run.best_model = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
     waited = sum(report.epoch > run.best_epoch for report in run.reports)
     waited += run.epoch > run.best_epoch
-    finished = run.epoch >= cfg.epochs or 0 < cfg.patience <= waited
+    finished = run.epoch >= cfg.epochs or 0 < cfg.patience <= waited or run.optimizer is None
     seconds = time.perf_counter() - clock
     return EpochReport(run.epoch, losses, metrics, seconds, run.best_epoch, finished)
 
 
-def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer | None:
+    """None for a closed form, which is evaluated once and has nothing to train."""
+    if not list(model.parameters()):
+        return None
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer]
     return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)

@@ -32,11 +32,8 @@ class Fixed(Recommender):
     def losses(self, batch: Batch) -> Losses:
         raise NotImplementedError
 
-    def user_embeddings(self) -> Tensor:
-        return self.user_UD
-
-    def item_embeddings(self) -> Tensor:
-        return self.item_ID
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        return self.user_UD, self.item_ID
 
 
 def random_problem(seed: int, users: int = 17, items: int = 29) -> tuple[Dataset, Fixed]:

@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmrec.graphs import Graph, bipartite, incidence, spmm
+from mmrec.graphs import (
+    Graph,
+    bipartite,
+    co_occurrence,
+    edge_dots,
+    incidence,
+    keep_likely,
+    knn,
+    nearest,
+    row_mean,
+    spmm,
+    symmetric,
+)
 from tests.models.golden import golden, pairs
 
 F64 = torch.float64
@@ -117,3 +129,121 @@ def test_bipartite_is_the_released_graph():
     graph = bipartite(pairs(record["cases"]["main"]["train"]), 6, 8, dtype=F64)
     expected = np.array(record["detail"]["graph_dense"]["value"])
     np.testing.assert_allclose(graph.dense().numpy(), expected, rtol=0, atol=1e-7)
+
+
+@given(matrices(), st.integers(1, 3))
+@settings(deadline=None, max_examples=50)
+def test_weights_in_place_of_entries(matrix, width):
+    graph = Graph(matrix, dtype=F64)
+    weight = torch.randn(graph.num_entries, dtype=F64, requires_grad=True)
+    x = torch.randn(matrix.shape[1], width, dtype=F64, requires_grad=True)
+    dense = torch.zeros(matrix.shape, dtype=F64).index_put((graph.row_E, graph.column_E), weight)
+    factor = torch.randn(matrix.shape[0], width, dtype=F64)
+    out, expected = spmm(graph, x, weight), dense @ x
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad((out * factor).sum(), (weight, x))
+    wanted = torch.autograd.grad((expected * factor).sum(), (weight, x))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_and_edge_dots_have_gradients_of_second_order(graph):
+    weight = torch.randn(graph.num_entries, dtype=F64, requires_grad=True)
+    left = torch.randn(6, 3, dtype=F64, requires_grad=True)
+    right = torch.randn(5, 3, dtype=F64, requires_grad=True)
+    torch.testing.assert_close(
+        edge_dots(graph, left, right), (left @ right.T)[graph.row_E, graph.column_E]
+    )
+    assert torch.autograd.gradcheck(lambda w, x: spmm(graph, x, w), (weight, right))
+    assert torch.autograd.gradcheck(lambda a, b: edge_dots(graph, a, b), (left, right))
+    assert torch.autograd.gradgradcheck(lambda a, b: edge_dots(graph, a, b), (left, right))
+
+
+@pytest.mark.parametrize("shared", ["neither", "weights", "rows"])
+def test_lanes_under_weights_are_a_loop(graph, shared):
+    weights = torch.randn(4, graph.num_entries, dtype=F64)
+    x = torch.randn(4, 5, 3, dtype=F64)
+    in_dims = (None if shared == "weights" else 0, None if shared == "rows" else 0)
+    args = (weights[0] if shared == "weights" else weights, x[0] if shared == "rows" else x)
+
+    def value(weight, x):
+        return spmm(graph, x, weight).tanh().sum()
+
+    both = torch.func.grad(value, argnums=(0, 1))
+    found = torch.func.vmap(both, in_dims=in_dims)(*args)
+    for lane in range(4):
+        ends = [a if d is None else a[lane] for a, d in zip(args, in_dims, strict=True)]
+        for part, expected in zip(found, both(*ends), strict=True):
+            torch.testing.assert_close(part[lane], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_another_length_are_refused(graph):
+    with pytest.raises(ValueError, match="as many weights"):
+        spmm(graph, torch.zeros(5, 2, dtype=F64), torch.zeros(3, dtype=F64))
+
+
+def test_normalisations_by_hand():
+    matrix = sp.csr_array(np.array([[0.0, 2.0, 2.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    # Row sums 4, 1, 0, on both sides: 2 / sqrt(4 * 1), and nothing towards the empty row.
+    expected = np.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(symmetric(matrix).toarray(), expected)
+    np.testing.assert_allclose(symmetric(matrix, epsilon=5.0).toarray()[0, 1], 2 / 54**0.5)
+    np.testing.assert_allclose(row_mean(matrix).toarray(), [[0, 0.5, 0.5], [1, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="row 0 of the graph sums to -1"):
+        symmetric(sp.csr_array([[-1.0]]))
+
+
+@given(st.integers(2, 12), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_neighbours_are_the_largest_cosines(items, width, k, seed):
+    table = np.random.default_rng(seed).standard_normal((items, width))
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    found = knn(table, k).toarray()
+    for row in range(items):
+        near = np.flatnonzero(found[row])
+        assert row in near
+        assert len(near) == min(k, items)
+        np.testing.assert_allclose(found[row, near], cosine[row, near], atol=1e-12)
+        rest = np.delete(cosine[row], near)
+        assert not len(rest) or rest.max() <= cosine[row, near].min() + 2e-6
+
+
+def test_ties_go_to_the_lower_id_and_empty_rows_to_nobody():
+    table = np.ones((6, 3), dtype=np.float32)
+    table[4] = 0
+    found = knn(table, 3)
+    lists = [found[[row]].indices.tolist() for row in range(6)]
+    assert lists == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 3], [4], [0, 1, 5]]
+    np.testing.assert_allclose(found.data, 1.0)
+
+
+def test_a_pair_that_is_not_kept_is_no_neighbour():
+    near = nearest(torch.eye(4) + 1, 3, keep=lambda start, stop: torch.eye(4)[start:stop] > 0)
+    assert near.tolist() == [[row, -1, -1] for row in range(4)]
+
+
+def test_common_columns_are_counted():
+    rng = np.random.default_rng(1)
+    seen = (rng.random((9, 7)) < 0.5).astype(float)
+    counts = seen @ seen.T
+    np.fill_diagonal(counts, 0)
+    np.testing.assert_array_equal(co_occurrence(sp.csr_array(seen)).toarray(), counts)
+    cut = co_occurrence(sp.csr_array(seen), least=2, most=3).toarray()
+    shuffled = co_occurrence(sp.csr_array(seen), most=3, ties=np.random.default_rng(0)).toarray()
+    for row in range(9):
+        order = sorted(range(9), key=lambda column: (-counts[row, column], column))
+        best = [column for column in order if counts[row, column] >= 2][:3]
+        assert sorted(np.flatnonzero(cut[row])) == sorted(best)
+        kept = np.sort(shuffled[row][shuffled[row] > 0])[::-1]
+        np.testing.assert_array_equal(kept, [c for c in np.sort(counts[row])[::-1] if c][:3])
+
+
+def test_likely_edges_are_kept_more_often():
+    weight = torch.tensor([1.0, 2.0, 5.0])
+    draws = torch.Generator().manual_seed(0)
+    first = np.array([keep_likely(weight, 1, draws).int().argmax() for _ in range(4000)])
+    share = np.bincount(first, minlength=3) / len(first)
+    np.testing.assert_allclose(share, [1 / 8, 2 / 8, 5 / 8], atol=0.03)  # 4 deviations
+    assert keep_likely(weight, 2, draws).sum() == 2
+    with pytest.raises(ValueError, match="cannot keep 0 of 3 edges"):
+        keep_likely(weight, 0, draws)

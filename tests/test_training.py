@@ -303,11 +303,8 @@ class ToyModel(Recommender):
             terms["bad"] = whole * float(self.kind)
         return Losses(terms, {"steps": self.steps + 1})
 
-    def user_embeddings(self) -> Tensor:
-        return self.user_UD
-
-    def item_embeddings(self) -> Tensor:
-        return self.item_ID
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        return self.user_UD, self.item_ID
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])

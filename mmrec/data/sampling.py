@@ -2,7 +2,8 @@
 
 All draws are made on the CPU: the same seed gives the same rows on any device.
 
-Letters in names: E training interactions, N negatives a row, P distinct training items.
+Letters in names: E training interactions, N negatives a row, P distinct training items,
+Q distinct ids.
 """
 
 import hashlib
@@ -86,6 +87,18 @@ class TrainingPairs:
         wanted = user * self.num_items + item
         at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
         return self.keys[at] == wanted
+
+
+def distinct(*ids: Tensor) -> tuple[Tensor, *tuple[Tensor, ...]]:
+    """(Q,) every id once, ascending, then for each argument where in that list its ids are.
+
+    For models that map features: a batch of 2,048 rows meets an item three times or more, and one
+    product serves all. Entries may be repeated at the end of the list, as lanes of unlike length
+    need it: nothing points to them.
+    """
+    listed_Q, place = torch.unique(torch.cat([i.reshape(-1) for i in ids]), return_inverse=True)
+    parts = place.split([i.numel() for i in ids])
+    return listed_Q, *(part.view(i.shape) for part, i in zip(parts, ids, strict=True))
 
 
 @dataclass(frozen=True)

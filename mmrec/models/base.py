@@ -1,9 +1,12 @@
-"""What every model is: a config that can be swept, and a module that can be trained."""
+"""What every model is: a config that can be swept, and a module that can be trained.
+
+Letters in names: U users, I items, B batch, N negatives a row, D embedding width.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +27,10 @@ class Batch:
     negative: Tensor
     """(B, N) int64, N negatives a row; N = 0 for a model that uses none."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """A model's own draws, such as dropout masks or sampled modalities; first dimension B."""
+    """A model's own draws, such as dropout masks or sampled modalities; first dimension B unless
+    the model's `epoch_batches` says otherwise."""
+    full_size: int = 0
+    """Rows of a full batch; only an epoch's last one may have fewer."""
 
 
 class Losses(NamedTuple):
@@ -52,12 +58,8 @@ class Recommender(nn.Module, ABC):
         """The loss terms of one step."""
 
     @abstractmethod
-    def user_embeddings(self) -> Tensor:
-        """(U, D), as used for scoring."""
-
-    @abstractmethod
-    def item_embeddings(self) -> Tensor:
-        """(I, D), as used for scoring."""
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """(U, D) and (I, D), as used for scoring: from the current weights, without a draw."""
 
     def score(self, user_BD: Tensor, item_ID: Tensor) -> Tensor:
         """(B, I) scores, higher is better, of rows of the two tables above. A dot product."""
@@ -70,7 +72,7 @@ class Recommender(nn.Module, ABC):
         rows = bpr_epoch(data, draws, epoch, shape.negatives)
         for start in range(0, len(rows.user), shape.size):
             at = slice(start, start + shape.size)
-            yield Batch(rows.user[at], rows.positive[at], rows.negative[at])
+            yield Batch(rows.user[at], rows.positive[at], rows.negative[at], full_size=shape.size)
 
     def start_epoch(self, draws: Draws, epoch: int) -> None:
         """Refresh what changes once an epoch, such as a pruned graph. Nothing by default."""
@@ -80,12 +82,35 @@ class Recommender(nn.Module, ABC):
         return {}
 
 
+class Card(NamedTuple):
+    """What a reader wants to know of a model before its file: a row of the README's table."""
+
+    name: str
+    """As its paper spells it."""
+    year: int
+    venue: str
+    idea: str
+    """In five words."""
+    modalities: str
+    """How many it takes: none, one or more, two or more."""
+    faults: str
+    """What the released code gets wrong; empty if nothing is known."""
+
+
 @config
 class ModelConfig(ABC):
     """A model's hyperparameters, and nothing about training or data."""
 
     VERSION: ClassVar[int] = 1
     """Raised when the same config gives other numbers than before: it is part of a trial's name."""
+    CARD: ClassVar[Card]
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """The published grid: dotted path in a run config -> its levels, e.g. `model.reg_weight`."""
+    released_training: ClassVar[Mapping[str, Any]] = {}
+    """Where the release trains otherwise than by the defaults, e.g. `train.lr_decay`: 0.96."""
+    STRUCTURE: ClassVar[tuple[str, ...]] = ()
+    """Continuous fields that decide a graph or a draw rather than a loss, such as a dropout rate:
+    they are no buffers, and lanes must agree in them."""
 
     @abstractmethod
     def build(self, data: Dataset, init: torch.Generator) -> Recommender:

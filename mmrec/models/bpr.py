@@ -16,14 +16,17 @@ from torch import Tensor
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.losses import bpr, emb_loss
-from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
+from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.init import xavier_normal
 from mmrec.nn.tables import rows
 
 
 @config
 class BPR(ModelConfig):
-    """Width: the toolbox's default. Its grid of `reg_weight` is 2, 1, 0.1 ... 1e-5."""
+    """Width and grid: the toolbox's."""
+
+    CARD = Card("BPR-MF", 2009, "UAI", "dot products of two tables", "none", "")
+    search_space = {"model.reg_weight": (2.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
 
     dim: Annotated[int, Ge(1)] = 64
     """Width of user and item embeddings."""
@@ -59,8 +62,5 @@ class BPRModel(Recommender):
             }
         )
 
-    def user_embeddings(self) -> Tensor:
-        return self.user_UD
-
-    def item_embeddings(self) -> Tensor:
-        return self.item_ID
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        return self.user_UD, self.item_ID

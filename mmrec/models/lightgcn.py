@@ -18,14 +18,20 @@ from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.graphs import bipartite, spmm
 from mmrec.losses import bpr, emb_loss
-from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
+from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.init import xavier_uniform
 from mmrec.nn.tables import rows
 
 
 @config
 class LightGCN(ModelConfig):
-    """Width: the toolbox's default. Its grid: 1 to 4 layers, `reg_weight` 1e-2 ... 1e-6."""
+    """Width and grid: the toolbox's."""
+
+    CARD = Card("LightGCN", 2020, "SIGIR", "linear propagation, mean of layers", "none", "")
+    search_space = {
+        "model.layers": (1, 2, 3, 4),
+        "model.reg_weight": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    }
 
     dim: Annotated[int, Ge(1)] = 64
     """Width of user and item embeddings."""
@@ -48,7 +54,7 @@ class LightGCNModel(Recommender):
         self.layers = cfg.layers
         self.user_UD = xavier_uniform(data.num_users, cfg.dim, init)
         self.item_ID = xavier_uniform(data.num_items, cfg.dim, init)
-        self.graph = bipartite(data.train, data.num_users, data.num_items, dtype=self.user_UD.dtype)
+        self.graph = bipartite(data.train, data.num_users, data.num_items)
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
     def propagate(self) -> tuple[Tensor, Tensor]:
@@ -83,8 +89,5 @@ class LightGCNModel(Recommender):
             }
         )
 
-    def user_embeddings(self) -> Tensor:
-        return self.propagate()[0]
-
-    def item_embeddings(self) -> Tensor:
-        return self.propagate()[1]
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        return self.propagate()

@@ -11,6 +11,7 @@ that an entity has, and there is no InfoNCE), MuBraR_S `sampling="single"` (or "
 """
 
 from mmrec.config import config
+from mmrec.models.base import Card
 from mmrec.models.sibrar import SiBraR
 from mmrec.nn.modalities import Sampling
 
@@ -18,6 +19,8 @@ from mmrec.nn.modalities import Sampling
 @config
 class MuBraR(SiBraR):
     """Defaults: SiBraR's, without sampling and InfoNCE."""
+
+    CARD = Card("MuBraR", 2025, "TORS", "a branch for each modality", "one or more, users' too", "")
 
     sampling: Sampling = "none"
     """As in SiBraR; here "none" is the paper's plain MuBraR."""

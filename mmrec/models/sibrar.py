@@ -36,7 +36,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.losses import Similarity, bpr, symmetric_infonce
 from mmrec.metrics import effective_rank, mean_cosine, modality_gap
-from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
+from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.branch import Branch, BranchShape
 from mmrec.nn.init import normal
 from mmrec.nn.modal_side import Aggregation, ModalRules, ModalSide
@@ -62,6 +62,10 @@ class SiBraR(ModelConfig):
     `alpha` and `tau` are what the authors fix there; their grid is alpha 0, 1e-6 ... 5e-2 by
     tau 1e-4 ... 0.5. They train on 10 negatives a row, batches of 256, AdamW.
     """
+
+    CARD = Card(
+        "SiBraR", 2024, "RecSys", "one branch for all modalities", "one or more, users' too", ""
+    )
 
     dim: Width = 128
     """Width of user and item embeddings (released: shared_common_dim)."""
@@ -205,6 +209,10 @@ class SiBraRModel(Recommender):
         )
 
     # --- scoring
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """(U, D) and (I, D) of all modalities that the split leaves at evaluation."""
+        return self.user_embeddings(), self.item_embeddings()
 
     def user_embeddings(self, modalities: Sequence[str] | None = None) -> Tensor:
         """(U, D) from `modalities`; by default all, without interactions in a cold-user split."""

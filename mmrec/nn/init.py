@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-LinearRule = Literal["kaiming", "default"]
+LinearRule = Literal["kaiming", "default", "xavier_uniform", "xavier_normal"]
 
 
 def xavier_uniform(rows: int, columns: int, init: torch.Generator) -> nn.Parameter:
@@ -42,22 +42,32 @@ def kaiming_bound(fan_in: int) -> float:
     return math.sqrt(6 / fan_in)
 
 
-def linear(fan_in: int, fan_out: int, init: torch.Generator, rule: LinearRule) -> nn.Linear:
-    """A linear map with bias.
+def linear(
+    fan_in: int, fan_out: int, init: torch.Generator, rule: LinearRule, *, bias: bool = True
+) -> nn.Linear:
+    """A linear map.
 
     Args:
         fan_in: input width.
         fan_out: output width.
         init: where the weights are drawn.
-        rule: "kaiming": weight U(+-sqrt(6 / fan_in)), bias 0. "default" (torch's own): weight and
-            bias U(+-1 / sqrt(fan_in)).
+        rule: of the weight. "kaiming": U(+-sqrt(6 / fan_in)), and a bias of 0. The others have
+            torch's own bias, U(+-1 / sqrt(fan_in)), and "default" its weight too, likewise;
+            "xavier_uniform" and "xavier_normal" as the functions above.
+        bias: whether there is one.
     """
     # Without skip_init torch would draw from its global generator first.
-    layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-    if rule == "kaiming":
-        layer.weight = uniform((fan_out, fan_in), kaiming_bound(fan_in), init)
-        layer.bias = zeros(fan_out)
-    else:
-        layer.weight = uniform((fan_out, fan_in), fan_in**-0.5, init)
-        layer.bias = uniform((fan_out,), fan_in**-0.5, init)
+    layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias))
+    match rule:
+        case "kaiming":
+            layer.weight = uniform((fan_out, fan_in), kaiming_bound(fan_in), init)
+        case "default":
+            layer.weight = uniform((fan_out, fan_in), fan_in**-0.5, init)
+        case "xavier_uniform":
+            layer.weight = xavier_uniform(fan_out, fan_in, init)
+        case "xavier_normal":
+            layer.weight = xavier_normal(fan_out, fan_in, init)
+    if bias:
+        zero = rule == "kaiming"
+        layer.bias = zeros(fan_out) if zero else uniform((fan_out,), fan_in**-0.5, init)
     return layer

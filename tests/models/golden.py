@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.models.base import Batch
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -27,12 +27,22 @@ def problem(case: dict[str, Any], **more: Any) -> Dataset:
     return Dataset("golden", 6, 8, pairs(case["train"]), none, none, **more)
 
 
-def batch_of(case: dict[str, Any], **extra: Tensor) -> Batch:
+def features(*names: str) -> dict[str, Dense]:
+    """The features of every golden problem, in float64: image 8 x 10 and text 8 x 7."""
+    i, j = np.ogrid[:8, :10]
+    values = {"image": np.sin(1 + 0.7 * i + 1.3 * j)}
+    i, j = np.ogrid[:8, :7]
+    values["text"] = np.cos(2 + 1.1 * i - 0.9 * j)
+    # float64 where the class says float32: the golden vectors were made from these.
+    return {name: Dense(np.ones(8, dtype=bool), values[name]) for name in names or values}
+
+
+def batch_of(case: dict[str, Any], *, full_size: int = 0, **extra: Tensor) -> Batch:
     """The case's batch, with one or more negatives a row."""
     users, positives, negatives = (
         torch.tensor(case["batch"][name]) for name in ("users", "positives", "negatives")
     )
-    return Batch(users, positives, negatives.view(len(users), -1), extra)
+    return Batch(users, positives, negatives.view(len(users), -1), extra, full_size)
 
 
 def filled(parameter: dict[str, Any]) -> Tensor:
@@ -67,5 +77,5 @@ def assert_adam(model: torch.nn.Module, batch: Batch, record: dict[str, Any]) ->
     assert_like(torch.stack(losses), record["losses"])
     norms = [p.detach().norm() for p in model.parameters()]
     assert_like(torch.stack(norms), list(record["final_param_l2"].values()))
-    scores = model.score(model.user_embeddings(), model.item_embeddings()).detach()
+    scores = model.score(*model.embeddings()).detach()
     assert_like(scores, record["scores_after_5_steps"])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from mmrec.config import override
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.models import all_models
 from mmrec.models.base import Batch, ModelConfig, Recommender
+from mmrec.training import RunConfig
 from tests.models.tiny import tiny
 
 SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
@@ -20,14 +21,34 @@ SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
 SHAPE = BatchShape(size=30, negatives=3)
 
 
-@pytest.fixture(params=all_models(), ids=lambda model: model.__name__)
-def cfg(request) -> ModelConfig:
-    names = {field.name for field in dataclasses.fields(request.param)}
-    return override(request.param(), {k: v for k, v in SMALL.items() if k in names})
+def small(model: type[ModelConfig], variant: str) -> ModelConfig:
+    names = {field.name for field in dataclasses.fields(model)}
+    changes = {k: v for k, v in SMALL.items() if k in names}
+    return override(model(), changes | ({"variant": variant} if variant else {}))
 
 
 def built(cfg: ModelConfig, seed: int = 0) -> Recommender:
     return cfg.build(tiny(missing=True), Draws(seed).generator("init"))
+
+
+CONFIGS = {
+    f"{model.__name__}{'-' * bool(variant)}{variant}": small(model, variant)
+    for model in all_models()
+    for variant in get_args(get_type_hints(model).get("variant", Literal[""]))
+}
+"""Every model in every variant it has."""
+TRAINED = {name: cfg for name, cfg in CONFIGS.items() if list(built(cfg).parameters())}
+"""All but the closed forms."""
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def any_cfg(request) -> ModelConfig:
+    return request.param
+
+
+@pytest.fixture(params=TRAINED.values(), ids=TRAINED)
+def cfg(request) -> ModelConfig:
+    return request.param
 
 
 def batches(model: Recommender, seed: int = 0, epoch: int = 0) -> list[Batch]:
@@ -113,8 +134,16 @@ def test_continuous_knobs_are_scalar_buffers(cfg):
     }
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        if isinstance(value, float):
+        if isinstance(value, float) and field.name not in cfg.STRUCTURE:
             assert scalars[field.name] == pytest.approx(value), field.name
+
+
+def stack(parts: tuple[Tensor, ...]) -> Tensor:
+    """Lanes beside each other; a list of distinct ids is lengthened by repeating its last entry."""
+    longest = max(map(len, parts))
+    return torch.stack(
+        [torch.cat((p, p[-1:].expand(longest - len(p), *p.shape[1:]))) for p in parts]
+    )
 
 
 class _Losses(nn.Module):
@@ -136,14 +165,17 @@ def test_lanes_agree_with_solo_runs(cfg, own_batches):
     for value in models[1].buffers():
         if value.ndim == 0:
             value.mul_(0.7)
-    runs = [batches(models[0], seed)[0] for seed in ((0, 1) if own_batches else (0, 0))]
+    runs = [batches(model, seed * own_batches)[0] for seed, model in enumerate(models)]
     lanes = [_Losses(model) for model in models]
     params, buffers = torch.func.stack_module_state(lanes)
     names = list(runs[0].extra)
-    stacked = [torch.stack(parts) for parts in zip(*map(content, runs), strict=True)]
+    stacked = [stack(parts) for parts in zip(*map(content, runs), strict=True)]
 
     def step(params: dict[str, Tensor], buffers: dict[str, Tensor], *parts: Tensor):
-        batch = Batch(*parts[:3], extra=dict(zip(names, parts[3:], strict=True)))
+        extra = dict(zip(names, parts[3:], strict=True))
+        batch = dataclasses.replace(
+            runs[0], user=parts[0], positive=parts[1], negative=parts[2], extra=extra
+        )
         terms, new = torch.func.functional_call(lanes[0], (params, buffers), (batch,))
         return torch.stack(list(terms.values())).sum(), (terms, new)
 
@@ -171,7 +203,7 @@ def held_out_recall(model: Recommender) -> float:
     """Share of held-out pairs among a user's best five unseen items."""
     data = tiny()
     with torch.no_grad():
-        scores = model.eval().score(model.user_embeddings(), model.item_embeddings())
+        scores = model.eval().score(*model.embeddings())
     scores[data.train[:, 0], data.train[:, 1]] = -torch.inf
     best = scores.topk(5).indices
     return float(torch.stack([(best[u] == i).any() for u, i in data.test.tolist()]).double().mean())
@@ -193,11 +225,21 @@ def test_learns_what_the_untrained_model_does_not_know(cfg):
     assert held_out_recall(model) > untrained + 0.2
 
 
-def test_scores_and_measures_are_finite(cfg):
-    model = built(cfg).eval()
+def test_scores_and_measures_are_finite(any_cfg):
+    model = built(any_cfg).eval()
     with torch.no_grad():
-        user, item = model.user_embeddings(), model.item_embeddings()
+        user, item = model.embeddings()
         scores = model.score(user[:3], item)
     assert scores.shape == (3, len(item))
     assert scores.isfinite().all()
     assert all(math.isfinite(value) for value in model.measures().values())
+
+
+def test_the_card_and_the_published_grid_say_what_is_there(any_cfg):
+    assert len(any_cfg.CARD.idea.split()) == 5
+    run = RunConfig(model=any_cfg)
+    for path, levels in any_cfg.search_space.items():
+        assert len(set(levels)) == len(levels) > 1
+        for level in levels:
+            override(run, {path: level})
+    override(run, any_cfg.released_training)

@@ -30,7 +30,7 @@ def built(layers: int):
 @pytest.mark.usefixtures("float64")
 def test_reproduces_the_released_model():
     model = built(CASE["hyper"]["n_layers"])
-    user, item = model.user_embeddings(), model.item_embeddings()
+    user, item = model.embeddings()
     assert_like(user, CASE["user"])
     assert_like(item, CASE["item"])
     assert_like(model.score(user, item), CASE["scores"])

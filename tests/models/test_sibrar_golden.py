@@ -166,7 +166,7 @@ def test_a_training_step(name, mode, path):
         model.load_state_dict(buffers, strict=False)
         after = train["eval_after_one_forward"]
         with torch.no_grad():
-            user_table, item_table = model.user_embeddings(), model.item_embeddings()
+            user_table, item_table = model.embeddings()
         assert_like(user_table, after["user_repr"])
         assert_like(item_table, after["item_repr"])
         assert_like(model.score(user_table, item_table), after["scores"])
@@ -178,7 +178,7 @@ def test_a_training_step(name, mode, path):
 def test_scoring_with_any_subset_of_modalities(name):
     record = DETAIL[name]["eval_fresh_bn"]
     model = built(CASES[name], "pairwise")
-    user, item = model.user_embeddings(), model.item_embeddings()
+    user, item = model.embeddings()
     assert_like(user, record["all"]["user_repr"])
     assert_like(item, record["all"]["item_repr"])
     assert_like(model.score(user, item), record["all"]["scores"])
@@ -199,5 +199,5 @@ def test_scoring_with_any_subset_of_modalities(name):
 def test_interactions_are_left_out_on_the_cold_side(name):
     split = "cold-user" if config_of(CASES[name], "single").user == "branch" else "cold-item"
     model = built(CASES[name], "pairwise", split)
-    scores = model.score(model.user_embeddings(), model.item_embeddings())
+    scores = model.score(*model.embeddings())
     assert_like(scores, DETAIL[name]["eval_cold_flags"]["scores"])
