@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from torch import Tensor
 
-from mmrec.losses import bpr, emb_loss, infonce, symmetric_infonce
+from mmrec.losses import (
+    bpr,
+    cosine_distance,
+    emb_loss,
+    half_squares,
+    infonce,
+    symmetric_infonce,
+)
 
 TOOLBOX = json.loads((Path(__file__).parent / "golden" / "_toolbox.json").read_text())
 
@@ -128,3 +136,37 @@ def test_losses_run_in_lanes(views):
         leaf = lane.clone().requires_grad_()
         total(leaf, tau).backward()
         torch.testing.assert_close(found, leaf.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_candidates_are_what_a_target_is_held_against():
+    torch.manual_seed(0)
+    anchor, target, others = (torch.randn(n, 3, dtype=torch.float64) for n in (4, 4, 6))
+    candidates = torch.cat((target, others))
+    tau = torch.tensor(0.3, dtype=torch.float64)
+    for similarity in ("dot", "cosine"):
+        terms = []
+        for a, t in zip(anchor, target, strict=True):
+
+            def sim(x, a=a, similarity=similarity):
+                return float(a @ x / (a.norm() * x.norm() if similarity == "cosine" else 1))
+
+            total = sum(math.exp(sim(c) / 0.3) for c in candidates)
+            terms.append(-math.log(math.exp(sim(t) / 0.3) / total))
+        found = infonce(anchor, target, tau, similarity=similarity, candidates=candidates)
+        assert float(found) == pytest.approx(sum(terms) / 4, rel=1e-12)
+        weight = torch.tensor([1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
+        found = infonce(
+            anchor, target, tau, similarity=similarity, candidates=candidates, weight=weight
+        )
+        assert float(found) == pytest.approx((terms[0] + 2 * terms[2]) / 3, rel=1e-12)
+
+
+def test_half_squares_by_hand():
+    found = half_squares(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), size=7)
+    assert float(found) == pytest.approx((1 + 4 + 9) / 14)
+
+
+def test_cosine_distance_by_hand():
+    first = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    second = torch.tensor([[4.0, 3.0], [-2.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    assert float(cosine_distance(first, second)) == pytest.approx(1 - (24 / 25 - 1 + 0) / 3)

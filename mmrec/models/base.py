@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, bpr_epoch
+from mmrec.nn.maps import times_turned
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Recommender(nn.Module, ABC):
 
     def score(self, user_BD: Tensor, item_ID: Tensor) -> Tensor:
         """(B, I) scores, higher is better, of rows of the two tables above. A dot product."""
-        return user_BD @ item_ID.T
+        return times_turned(user_BD, item_ID)
 
     def epoch_batches(
         self, data: TrainingPairs, draws: Draws, epoch: int, shape: BatchShape
@@ -104,6 +105,8 @@ class ModelConfig(ABC):
     VERSION: ClassVar[int] = 1
     """Raised when the same config gives other numbers than before: it is part of a trial's name."""
     CARD: ClassVar[Card]
+    closed_form: ClassVar[bool] = False
+    """Whether the model is computed from the data at once, and so has no parameters to train."""
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """The published grid: dotted path in a run config -> its levels, e.g. `model.reg_weight`."""
     released_training: ClassVar[Mapping[str, Any]] = {}

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
-from mmrec.graphs import bipartite, spmm
+from mmrec.graphs import bipartite
 from mmrec.losses import bpr, emb_loss
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.init import xavier_uniform
+from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
 
 
@@ -60,16 +61,9 @@ class LightGCNModel(Recommender):
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Users (U, D) and items (I, D): the mean of layers 0 to `layers` (eq. 4 and 8).
 
-        Computed on the full graph at every call, so that nothing is ever stale. The sum of the
-        layers A^l X is formed as X + A(X + A(X + ...)), which keeps one state instead of all.
+        Computed on the full graph at every call, so that nothing is ever stale.
         """
-        start_VD = torch.cat((self.user_UD, self.item_ID))
-        sum_VD = start_VD
-        for _ in range(self.layers):
-            sum_VD = start_VD + spmm(self.graph, sum_VD)
-        mean_VD = sum_VD / (self.layers + 1)
-        num_users = len(self.user_UD)
-        return mean_VD[:num_users], mean_VD[num_users:]
+        return mean_of_layers(self.graph, self.user_UD, self.item_ID, self.layers)
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr` on propagated embeddings, and `reg` on the layer-0 rows of the batch."""

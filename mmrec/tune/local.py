@@ -24,12 +24,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**28),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }
-"""Each may be overridden from outside. Tune's own snapshots are never read, so none are taken. The
-last two keep glibc from giving small tensors back to the system at once: page faults took 13 % of a
-SiBraR epoch (benchmarks/LOG.md)."""
+"""Each may be overridden from outside. Tune's own snapshots are never read, so none are taken."""
 
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

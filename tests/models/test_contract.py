@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 import torch
@@ -10,35 +9,16 @@ from torch import Tensor, nn
 
 from mmrec.config import override
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.models import all_models
 from mmrec.models.base import Batch, ModelConfig, Recommender
 from mmrec.training import RunConfig
+from tests.models.every import CONFIGS, TRAINED
 from tests.models.tiny import tiny
-
-SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
-"""Widths that a model may have; all else stays at its defaults."""
 
 SHAPE = BatchShape(size=30, negatives=3)
 
 
-def small(model: type[ModelConfig], variant: str) -> ModelConfig:
-    names = {field.name for field in dataclasses.fields(model)}
-    changes = {k: v for k, v in SMALL.items() if k in names}
-    return override(model(), changes | ({"variant": variant} if variant else {}))
-
-
 def built(cfg: ModelConfig, seed: int = 0) -> Recommender:
     return cfg.build(tiny(missing=True), Draws(seed).generator("init"))
-
-
-CONFIGS = {
-    f"{model.__name__}{'-' * bool(variant)}{variant}": small(model, variant)
-    for model in all_models()
-    for variant in get_args(get_type_hints(model).get("variant", Literal[""]))
-}
-"""Every model in every variant it has."""
-TRAINED = {name: cfg for name, cfg in CONFIGS.items() if list(built(cfg).parameters())}
-"""All but the closed forms."""
 
 
 @pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
@@ -222,7 +202,8 @@ def test_learns_what_the_untrained_model_does_not_know(cfg):
             optimizer.step()
             for name, value in buffers.items():
                 known[name].copy_(value)
-    assert held_out_recall(model) > untrained + 0.2
+    # Untrained embeddings that are spread over users and items may know the tastes already.
+    assert held_out_recall(model) > min(untrained + 0.2, 0.99)
 
 
 def test_scores_and_measures_are_finite(any_cfg):
@@ -243,3 +224,7 @@ def test_the_card_and_the_published_grid_say_what_is_there(any_cfg):
         for level in levels:
             override(run, {path: level})
     override(run, any_cfg.released_training)
+
+
+def test_a_closed_form_and_nothing_else_has_no_parameters(any_cfg):
+    assert any_cfg.closed_form == (not list(built(any_cfg).parameters()))
