@@ -27,6 +27,9 @@ def times_turned(left_RF: Tensor, right_OF: Tensor) -> Tensor:
     own product uses (benchmarks/LOG.md).
     """
     if _ONE_DNN is not None and left_RF.device.type == "cpu" and left_RF.dtype == torch.float32:
+        # Of a slice of columns oneDNN has only a reference kernel, hundreds of times as slow.
+        dense = right_OF.is_contiguous() or right_OF.T.is_contiguous()
+        right_OF = right_OF if dense else right_OF.contiguous()
         return cast(Tensor, _ONE_DNN(left_RF, right_OF, None, "none", [], None))
     return left_RF @ right_OF.T
 
