@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from mmrec.config import override
 from mmrec.data.dataset import Dataset, Dense
-from mmrec.data.planted import Modality, Planted, planted
+from mmrec.data.planted import Planted, planted
 from mmrec.data.sources import load
 from mmrec.evaluation import PROTOCOLS
 from mmrec.graphs import binary

@@ -212,7 +212,7 @@ class _WeightedProduct(torch.autograd.Function):
             x_MLD = x.movedim(in_dims[3], 1)
             out = _WeightedProduct.apply(graph, transposed, weight, x_MLD.reshape(len(x_MLD), -1))
             return out.view(len(out), info.batch_size, -1), 1
-        lanes = _lanes(info, in_dims[2:], (weight, x))
+        lanes = each_lane(info, in_dims[2:], (weight, x))
         return torch.stack([_WeightedProduct.apply(graph, transposed, *p) for p in lanes]), 0
 
 
@@ -248,11 +248,11 @@ class _EdgeDots(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         graph, row, column = args
-        lanes = _lanes(info, in_dims[1:], (row, column))
+        lanes = each_lane(info, in_dims[1:], (row, column))
         return torch.stack([_EdgeDots.apply(graph, *ends) for ends in lanes]), 0
 
 
-def _lanes(info: Any, in_dims: tuple[Any, ...], args: tuple[Tensor, ...]) -> list[list[Tensor]]:
+def each_lane(info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> list[list[Any]]:
     """The arguments of each lane; what has no lanes is shared."""
     return [
         [
@@ -323,6 +323,23 @@ def bipartite(
     return Graph(matrix, dtype=dtype, symmetric=True)
 
 
+def bipartite_halves(
+    train_P2: NDArray[np.int64],
+    num_users: int,
+    num_items: int,
+    *,
+    epsilon: float = 1e-7,
+    dtype: torch.dtype | None = None,
+) -> tuple[Graph, Graph]:
+    """What `bipartite` does to users (U, I), and to items (I, U): its two blocks that are not 0.
+
+    For what starts on one side only, or is needed on one: half the work of the whole graph.
+    """
+    matrix = symmetric(adjacency(train_P2, num_users, num_items), epsilon=epsilon)
+    to_users = Graph(sp.csr_array(matrix[:num_users, num_users:]), dtype=dtype)
+    return to_users, Graph(sp.csr_array(matrix[num_users:, :num_users]), dtype=dtype)
+
+
 def adjacency(train_P2: NDArray[np.int64], num_users: int, num_items: int) -> sp.csr_array:
     """(U + I, U + I) binary: users first, an edge both ways for each pair, no self loops."""
     seen_UI = binary(train_P2, num_users, num_items)
@@ -381,6 +398,8 @@ def row_mean(matrix: sp.csr_array) -> sp.csr_array:
 # --- neighbours by features
 
 _CHUNK_CELLS = 2**23
+_NEAREST_CELLS = 2**21
+"""Smaller, as the chunk is read several times: it should stay in the processor's cache."""
 _GRID = 2.0**20
 """Cosines nearer than about 1e-6 count as equal: what lies below that is rounding."""
 
@@ -405,23 +424,36 @@ def nearest(
     norm_I = torch.linalg.vector_norm(table_IF, dim=1)
     unit_IF = table_IF / norm_I.clamp(min=torch.finfo(norm_I.dtype).tiny)[:, None]
     empty_I = norm_I == 0
-    lower_id_I = torch.arange(num_items, 0, -1, device=table_IF.device, dtype=torch.float64)
     chunks = []
-    rows = max(1, _CHUNK_CELLS // num_items)
+    rows = max(1, _NEAREST_CELLS // num_items)
     for start in range(0, num_items, rows):
         unit_BF = unit_IF[start : start + rows]
-        cosine_BI = (unit_BF @ unit_IF.T).double()
-        own_B = torch.arange(len(unit_BF), device=table_IF.device)
-        # One exact number a pair: its cosine on a grid, then its id.
-        key_BI = (cosine_BI * _GRID).round_().mul_(num_items + 1).add_(lower_id_I)
+        # Whole numbers of at most 2^20, which float32 holds exactly.
+        level_BI = (unit_BF @ unit_IF.T).mul_(_GRID).round_().float()
         if keep is not None:
-            key_BI.masked_fill_(~keep(start, start + len(unit_BF)), -torch.inf)
-        key_BI[:, empty_I] = -torch.inf
-        key_BI[empty_I[start : start + rows]] = -torch.inf
-        key_BI[own_B, start + own_B] = torch.inf
-        best = key_BI.topk(min(k, num_items), dim=1)
-        chunks.append(torch.where(best.values > -torch.inf, best.indices, -1))
+            level_BI.masked_fill_(~keep(start, start + len(unit_BF)), -torch.inf)
+        level_BI[:, empty_I] = -torch.inf
+        level_BI[empty_I[start : start + rows]] = -torch.inf
+        level_BI.diagonal(start).fill_(torch.inf)
+        chunks.append(_highest(level_BI, min(k, num_items)))
     return torch.cat(chunks)
+
+
+def _highest(level_BI: Tensor, k: int) -> Tensor:
+    """(B, k) int64 the columns of the highest levels, equal ones by id; -1 where there is none."""
+    num_items = level_BI.shape[1]
+    best = level_BI.topk(min(k + 1, num_items), dim=1)
+    value_BK, item_BK = best.values[:, :k], best.indices[:, :k]
+    if k < num_items:
+        # Where the cut falls between equal levels, `topk` takes either: decide those rows by id.
+        last_B = value_BK[:, -1]
+        tied_R = ((last_B == best.values[:, k]) & (last_B > -torch.inf)).nonzero()[:, 0]
+        key_RI = level_BI[tied_R].double().mul_(num_items + 1)
+        key_RI -= torch.arange(num_items, device=key_RI.device)
+        item_RK = key_RI.topk(k, dim=1).indices
+        value_BK[tied_R], item_BK[tied_R] = level_BI[tied_R].gather(1, item_RK), item_RK
+    order_BK = (value_BK.double() * (num_items + 1) - item_BK).argsort(dim=1, descending=True)
+    return torch.where(value_BK > -torch.inf, item_BK, -1).gather(1, order_BK)
 
 
 def knn(table_IF: NDArray[np.floating], k: int) -> sp.csr_array:
@@ -429,7 +461,7 @@ def knn(table_IF: NDArray[np.floating], k: int) -> sp.csr_array:
 
     The cosine of an item with itself is 1, that of a zero row with itself too.
     """
-    return cosines(table_IF, nearest(torch.from_numpy(np.asarray(table_IF)), k).numpy())
+    return cosines(table_IF, nearest(torch.tensor(table_IF), k).numpy())
 
 
 def cosines(table_IF: NDArray[np.floating], near_IK: NDArray[np.int64]) -> sp.csr_array:
@@ -483,16 +515,27 @@ def co_occurrence(
     for start in range(0, num_rows, rows):
         counts = sp.coo_array(seen_NM[start : start + rows] @ seen_MN)
         keep = (counts.data >= least) & (counts.row + start != counts.col)
-        row, column, count = counts.row[keep], counts.col[keep], counts.data[keep]
-        if most is not None:
-            lot = column if ties is None else ties.permutation(len(column))
-            order = np.lexsort((lot, -count, row))
-            row, column, count = row[order], column[order], count[order]
-            first = np.searchsorted(row, row)
-            best = np.arange(len(row)) - first < most
-            row, column, count = row[best], column[best], count[best]
-        chunks.append(sp.csr_array((count, (row, column)), shape=(counts.shape[0], num_rows)))
+        entries = (counts.data[keep], (counts.row[keep], counts.col[keep]))
+        chunk = sp.csr_array(entries, shape=(counts.shape[0], num_rows))
+        chunks.append(chunk if most is None else strongest(chunk, most, ties=ties))
     return sp.csr_array(sp.vstack(chunks, format="csr"))
+
+
+def strongest(
+    matrix: sp.csr_array, most: int, *, ties: np.random.Generator | None = None
+) -> sp.csr_array:
+    """The `most` largest stored entries of each row; a shorter row is kept whole.
+
+    Equal entries at the cut go to lower columns, or by a lot drawn from `ties`.
+    """
+    entries = sp.coo_array(matrix)
+    row, column, value = entries.row, entries.col, entries.data
+    lot = column if ties is None else ties.permutation(len(column))
+    order = np.lexsort((lot, -value, row))
+    row, column, value = row[order], column[order], value[order]
+    best = np.arange(len(row)) - np.searchsorted(row, row) < most
+    kept = (value[best], (row[best], column[best]))
+    return sp.csr_array(kept, shape=matrix.shape)
 
 
 # --- pruning

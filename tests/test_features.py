@@ -49,6 +49,12 @@ def test_a_table_is_a_parameter_only_if_it_is_trained(trained):
     assert table.width == 2
     assert table(torch.tensor([1, 0])).tolist() == [[3, 4], [1, 2]]
     assert table().tolist() == TEXT.values.tolist()
-    with torch.no_grad():
-        table.table_IF.add_(1)
-    assert TEXT.values[0, 0] == 1
+    memory = table.table_IF.data_ptr() == TEXT.values.ctypes.data
+    assert memory == (not trained)
+
+
+def test_an_array_that_may_not_be_written_is_read_in_place():
+    values = np.ones((2, 3), dtype=np.float32)
+    values.flags.writeable = False
+    assert FeatureTable(values, trained=False).table_IF.sum() == 6
+    assert FeatureTable(values, trained=True).table_IF.sum() == 6

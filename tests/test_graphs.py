@@ -11,6 +11,7 @@ from torch import nn
 from mmrec.graphs import (
     Graph,
     bipartite,
+    bipartite_halves,
     co_occurrence,
     edge_dots,
     incidence,
@@ -19,6 +20,7 @@ from mmrec.graphs import (
     nearest,
     row_mean,
     spmm,
+    strongest,
     symmetric,
 )
 from tests.models.golden import golden, pairs
@@ -124,6 +126,14 @@ def test_bipartite_is_the_formula_with_its_epsilon():
     assert bipartite(train, 3, 3).dense().dtype == torch.float32
 
 
+def test_the_halves_are_the_blocks_of_the_whole():
+    train = np.array([[0, 0], [0, 1], [2, 1], [0, 3]])
+    dense = bipartite(train, 3, 4, epsilon=0.5, dtype=F64).dense()
+    to_users, to_items = bipartite_halves(train, 3, 4, epsilon=0.5, dtype=F64)
+    assert torch.equal(to_users.dense(), dense[:3, 3:])
+    assert torch.equal(to_items.dense(), dense[3:, :3])
+
+
 def test_bipartite_is_the_released_graph():
     record = golden("lightgcn")
     graph = bipartite(pairs(record["cases"]["main"]["train"]), 6, 8, dtype=F64)
@@ -217,6 +227,18 @@ def test_ties_go_to_the_lower_id_and_empty_rows_to_nobody():
     np.testing.assert_allclose(found.data, 1.0)
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+@settings(deadline=None, max_examples=50)
+def test_lists_are_sorted_by_cosine_then_by_id(items, k, seed):
+    table = np.random.default_rng(seed).integers(-1, 2, size=(items, 2)).astype(np.float64)
+    length = np.linalg.norm(table, axis=1)
+    cosine = np.round(table @ table.T / np.maximum(np.outer(length, length), 1), 3)
+    for row, near in enumerate(nearest(torch.from_numpy(table), k).tolist()):
+        others = [i for i in range(items) if i != row and length[i] and length[row]]
+        best = [row, *sorted(others, key=lambda i: (-cosine[row, i], i))][:k]
+        assert near == best + [-1] * (min(k, items) - len(best))
+
+
 def test_a_pair_that_is_not_kept_is_no_neighbour():
     near = nearest(torch.eye(4) + 1, 3, keep=lambda start, stop: torch.eye(4)[start:stop] > 0)
     assert near.tolist() == [[row, -1, -1] for row in range(4)]
@@ -236,6 +258,17 @@ def test_common_columns_are_counted():
         assert sorted(np.flatnonzero(cut[row])) == sorted(best)
         kept = np.sort(shuffled[row][shuffled[row] > 0])[::-1]
         np.testing.assert_array_equal(kept, [c for c in np.sort(counts[row])[::-1] if c][:3])
+
+
+def test_the_strongest_of_each_row_and_lower_columns_of_equals():
+    rows = np.array([[0.5, 0.25, 0.5, 0.5], [0, -1, 0, -2], [0, 0, 0, 0], [0.1, 0.2, 0.3, 0.4]])
+    kept = strongest(sp.csr_array(rows), 2).toarray()
+    expected = [[0.5, 0, 0.5, 0], [0, -1, 0, -2], [0, 0, 0, 0], [0, 0, 0.3, 0.4]]
+    np.testing.assert_array_equal(kept, expected)
+    lots = np.random.default_rng(0)
+    drawn = sum(strongest(sp.csr_array(rows), 2, ties=lots).toarray()[0] > 0 for _ in range(60))
+    assert drawn[1] == 0
+    assert min(drawn[[0, 2, 3]]) > 20  # 40 each on average
 
 
 def test_likely_edges_are_kept_more_often():

@@ -1,10 +1,12 @@
 """Training: its clockwork, that it can be continued anywhere, and that its numbers stay."""
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,21 @@ from mmrec.evaluation import PROTOCOLS, Evaluator, Ranking
 from mmrec.models import all_models
 from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
 from mmrec.models.bpr import BPR
+from mmrec.models.sibrar import SiBraR
 from mmrec.training import EpochReport, Run, RunConfig, TrainConfig, fit
+from tests.models.every import CLOSED_FORMS, CONFIGS, small
 
 GOLDEN = Path(__file__).parent / "golden"
 TOOLBOX = json.loads((GOLDEN / "_toolbox.json").read_text())
-SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
+DEFAULTS = {model.__name__: small(model) for model in all_models()}
+"""Every model once, in the variant that it is unless told otherwise."""
+TRAINED = {name: model for name, model in DEFAULTS.items() if not model.closed_form}
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     modalities = tuple(Modality(name=name, width=4) for name in ("image", "text"))
     return planted(Planted(users=40, items=64, interactions=480, modalities=modalities, factors=4))
-
-
-def small(model: type[ModelConfig]) -> ModelConfig:
-    names = {field.name for field in dataclasses.fields(model)}
-    return override(model(), {k: v for k, v in SMALL.items() if k in names})
 
 
 def config_of(model: ModelConfig | None = None, **train: Any) -> RunConfig:
@@ -72,11 +73,11 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 # --- the same numbers, however often a run is interrupted
 
 
-@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", DEFAULTS.values(), ids=DEFAULTS)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_resuming_at_any_epoch_changes_nothing(data, model, optimizer):
     cfg = config_of(
-        small(model), epochs=4, negatives=2, optimizer=optimizer, weight_decay=0.01, lr_decay=0.5
+        model, epochs=4, negatives=2, optimizer=optimizer, weight_decay=0.01, lr_decay=0.5
     )
     whole = run_of(data, cfg)
     states = [through_a_file(whole.state())] + [through_a_file(whole.state()) for _ in fit(whole)]
@@ -120,9 +121,9 @@ def test_the_final_state_is_enough_for_test_and_nothing_more(data):
     assert all(torch.equal(found.per_user[k], expected.per_user[k]) for k in expected.per_user)
 
 
-@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", TRAINED.values(), ids=TRAINED)
 def test_the_seed_decides_the_numbers(data, model):
-    cfg = config_of(small(model), epochs=2)
+    cfg = config_of(model, epochs=2)
     runs = [run_of(data, cfg, seed) for seed in (1, 1, 2)]
     one, same, other = ([numbers([report]) for report in fit(run)] for run in runs)
     assert one == same
@@ -144,7 +145,7 @@ def test_other_random_numbers_in_the_process_change_nothing(data):
 
 
 def test_two_runs_in_turns_are_as_each_alone(data):
-    cfgs = [config_of(epochs=3), config_of(small(all_models()[-1]), epochs=3)]
+    cfgs = [config_of(epochs=3), config_of(small(SiBraR), epochs=3)]
     alone = [run_of(data, cfg) for cfg in cfgs]
     for run in alone:
         list(fit(run))
@@ -152,6 +153,40 @@ def test_two_runs_in_turns_are_as_each_alone(data):
     list(zip(*map(fit, turns), strict=True))
     for one, other in zip(alone, turns, strict=True):
         assert numbers(one.reports) == numbers(other.reports)
+
+
+# --- a model without parameters
+
+
+@pytest.mark.parametrize("model", CLOSED_FORMS.values(), ids=CLOSED_FORMS)
+def test_a_closed_form_is_evaluated_once_whatever_the_seed_and_keeps_no_state(data, model):
+    cfg = config_of(model, epochs=50, eval_every=7, patience=3)
+    run = run_of(data, cfg)
+    with pytest.raises(RuntimeError, match="no epoch has been evaluated"):
+        run.restore_best()
+    (report,) = fit(run)
+    assert (report.epoch, report.best_epoch, report.finished) == (1, 1, True)
+    assert report.losses == {}
+    built = model.build(data, torch.Generator()).eval()
+    valid = Evaluator(data, "valid", PROTOCOLS["full"], cfg.ks)
+    assert report.valid == valid.rank(built).metrics
+    assert numbers(list(fit(run_of(data, cfg, seed=1)))) == numbers([report])
+
+    state = through_a_file(run.final_state())
+    assert state["best_model"] == through_a_file(run.state())["model"] == {}
+    again = run_of(data, cfg, seed=1)
+    again.load(state)
+    assert list(fit(again)) == []
+    test = Evaluator(data, "test", PROTOCOLS["full"], cfg.ks)
+    expected = test.rank(built, beyond=True, per_user=True)
+    assert again.score_test().metrics == expected.metrics
+
+
+@pytest.mark.parametrize("model", CLOSED_FORMS.values(), ids=CLOSED_FORMS)
+def test_a_closed_form_refuses_to_be_trained(data, model):
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(TypeError, match="is a closed form: it has no losses"):
+        model.build(data, torch.Generator()).losses(Batch(none, none, none[:, None]))
 
 
 # --- when it stops, and which epoch counts
@@ -373,27 +408,33 @@ SHORT = Planted(
     users=150,
     items=120,
     interactions=2_500,
-    modalities=(Modality(name="image", width=6, informativeness=0.8, noise=0.3, missing=0.1),),
+    modalities=(
+        Modality(name="image", width=6, informativeness=0.8, noise=0.3, missing=0.1),
+        Modality(name="text", width=5, informativeness=0.6, noise=0.3),
+    ),
     factors=8,
     taste=3.0,
     popularity=0.6,
     noise_correlation=0.0,
     seed=0,
 )
+RECORDED = GOLDEN / "short_run.json"
+COMMAND = "python -m tests.test_training"
+"""Records the models named behind it, or, without a name, what is new or has a new VERSION."""
 
 
-def short_run(model: type[ModelConfig]) -> dict[str, Any]:
+def short_run(model: ModelConfig) -> dict[str, Any]:
     """Three epochs on a planted dataset.
 
     In float64: what another processor rounds differently then moves no item past another.
     """
     torch.set_default_dtype(torch.float64)
     try:
-        cfg = config_of(small(model), epochs=3, batch_size=512, negatives=2, weight_decay=1e-4)
-        run = Run(cfg, planted(SHORT), seed=0, protocol=PROTOCOLS["full"])
+        cfg = config_of(model, epochs=3, batch_size=512, negatives=2, weight_decay=1e-4)
+        run = Run(cfg, short_data(), seed=0, protocol=PROTOCOLS["full"])
         reports = list(fit(run))
         return {
-            "versions": [model.VERSION, training.VERSION],
+            "versions": versions(model),
             "losses": [report.losses for report in reports],
             "valid": [at_10(report.valid) for report in reports],
             "test": at_10(run.score_test().metrics),
@@ -402,24 +443,33 @@ def short_run(model: type[ModelConfig]) -> dict[str, Any]:
         torch.set_default_dtype(torch.float32)
 
 
+@functools.cache
+def short_data() -> Dataset:
+    return planted(SHORT)
+
+
+def versions(model: ModelConfig) -> list[int]:
+    return [model.VERSION, training.VERSION]
+
+
 def at_10(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.endswith("@10")}
 
 
-RECORDED = GOLDEN / "short_run.json"
-
-
-@pytest.mark.parametrize("model", all_models(), ids=lambda model: model.__name__)
-def test_numbers_change_only_with_a_version(model):
-    recorded = json.loads(RECORDED.read_text()).get(model.__name__)
-    if recorded is None:
-        pytest.skip(f"{model.__name__} has no recorded run: python -m tests.test_training adds it")
-    found = short_run(model)
-    assert found["versions"] == recorded["versions"], (
-        "a new VERSION: record its numbers by python -m tests.test_training"
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numbers_change_only_with_a_version(name):
+    recorded = json.loads(RECORDED.read_text()).get(name)
+    assert recorded, f"{name} has no recorded run; when its own tests pass, {COMMAND} adds it"
+    assert versions(CONFIGS[name]) == recorded["versions"], (
+        f"{name} has a new VERSION; {COMMAND} records its numbers"
     )
-    flat, expected = dict(leaves(found)), dict(leaves(recorded))
+    flat, expected = dict(leaves(short_run(CONFIGS[name]))), dict(leaves(recorded))
     assert flat == pytest.approx(expected, rel=1e-6), "the same VERSION must give the same numbers"
+
+
+def test_what_is_recorded_is_still_there():
+    gone = set(json.loads(RECORDED.read_text())) - set(CONFIGS)
+    assert not gone, f"{COMMAND} drops the recorded runs of models that are gone"
 
 
 def leaves(value: Any, path: str = "") -> Any:
@@ -431,7 +481,20 @@ def leaves(value: Any, path: str = "") -> Any:
     yield from itertools.chain.from_iterable(leaves(part, f"{path}/{key}") for key, part in parts)
 
 
+def record(anew: list[str]) -> None:
+    """Write the numbers of the models named; of all that need it, if none is."""
+    unknown = set(anew) - set(CONFIGS)
+    if unknown:
+        raise SystemExit(f"no model {sorted(unknown)}; there are: {', '.join(CONFIGS)}")
+    old = json.loads(RECORDED.read_text())
+    content = {name: old[name] for name in CONFIGS if name in old}
+    needed = [n for n in CONFIGS if n not in old or old[n]["versions"] != versions(CONFIGS[n])]
+    for name in anew or needed:
+        content[name] = short_run(CONFIGS[name])
+        print(f"recorded {name}")  # noqa: T201 - a command's answer
+    RECORDED.write_text(json.dumps(dict(sorted(content.items())), indent=1) + "\n")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    content = {model.__name__: short_run(model) for model in all_models()}
-    RECORDED.write_text(json.dumps(content, indent=1) + "\n")
+    record(sys.argv[1:])

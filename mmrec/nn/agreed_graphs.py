@@ -42,7 +42,7 @@ def agreed_neighbours(tables: Sequence[NDArray[np.float32]], k: int) -> list[sp.
     def build() -> dict[str, NDArray]:
         agreed = _Agreed(tables)
         return {
-            str(m): nearest(torch.from_numpy(np.asarray(table)), k, keep=agreed.rows).numpy()
+            str(m): nearest(torch.tensor(table), k, keep=agreed.rows).numpy()
             for m, table in enumerate(tables)
         }
 
@@ -67,7 +67,7 @@ class _Agreed:
     @torch.no_grad()
     def __init__(self, tables: Sequence[NDArray[np.float32]]) -> None:
         self.num_items = len(tables[0])
-        units = [F.normalize(torch.from_numpy(np.asarray(table)), eps=1e-30) for table in tables]
+        units = [F.normalize(torch.tensor(table), eps=1e-30) for table in tables]
         lacking = [~unit_IF.any(1) for unit_IF in units]
         # The mean over all pairs is that of the sum of all directions with itself.
         means = [

@@ -1,8 +1,9 @@
 """Item features as tables of numbers, frozen or trained, for models that map them linearly.
 
-Letters in names: I items, F columns, T tags or levels, R rows asked for.
+Letters in names: I items, F columns, T tags or levels, R rows asked for, D width after a map.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmrec.data.dataset import Category, Dense, Feature, Tags
+from mmrec.nn import init as start
+from mmrec.nn.maps import linear
 from mmrec.nn.tables import Constant, rows
 
 
@@ -71,13 +74,29 @@ def values_of(feature: Feature) -> NDArray[np.float32]:
     raise TypeError(f"a feature of kind {feature.kind!r} is no table of numbers")
 
 
+def shared(values: NDArray) -> Tensor:
+    """The array as a tensor over the same memory, to be read only.
+
+    The trials of a node read one copy of a dataset, and a wide modality is 100 MB and more.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
 class FeatureTable(nn.Module):
-    """One modality of all items: a constant, or a parameter that starts at the features."""
+    """One modality of all items: a parameter that starts at the features, or a constant.
+
+    The constant is the dataset's own memory where the type is the same.
+    """
 
     def __init__(self, values_IF: NDArray[np.float32], *, trained: bool) -> None:
         super().__init__()
-        table_IF = torch.tensor(values_IF, dtype=torch.get_default_dtype())
-        self._table = nn.Parameter(table_IF) if trained else Constant(table_IF)
+        dtype = torch.get_default_dtype()
+        if trained:
+            self._table = nn.Parameter(torch.tensor(values_IF, dtype=dtype))
+        else:
+            self._table = Constant(shared(values_IF).to(dtype))
 
     @property
     def table_IF(self) -> Tensor:
@@ -92,3 +111,19 @@ class FeatureTable(nn.Module):
     def forward(self, item_R: Tensor | None = None) -> Tensor:
         """(R, F) the rows asked for, or (I, F)."""
         return self.table_IF if item_R is None else rows(self.table_IF, item_R)
+
+
+class MappedFeatures(nn.Module):
+    """One modality of all items under a linear map with a bias, from torch's own start."""
+
+    def __init__(
+        self, values_IF: NDArray[np.float32], dim: int, init: torch.Generator, *, trained: bool
+    ) -> None:
+        """To width `dim`; `trained` is about the features, the map is a parameter anyway."""
+        super().__init__()
+        self.features = FeatureTable(values_IF, trained=trained)
+        self.map = start.linear(values_IF.shape[1], dim, init, "default")
+
+    def forward(self) -> Tensor:
+        """(I, D)."""
+        return linear(self.features(), self.map.weight, self.map.bias)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmrec.graphs import each_lane
+
 _CHUNK_CELLS = 2**20
 """On a CPU: 4 MiB."""
 _CHUNK_CELLS_ELSEWHERE = 2**26
@@ -64,14 +66,6 @@ class _Formed(torch.autograd.Function):
         info: Any, in_dims: tuple[Any, ...], *args: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Lane after lane: one alone fills the cache."""
-        lanes = [
-            _Formed.apply(
-                *(
-                    arg if dim is None else arg.select(dim, lane)
-                    for arg, dim in zip(args, in_dims, strict=True)
-                )
-            )
-            for lane in range(info.batch_size)
-        ]
+        lanes = [_Formed.apply(*lane) for lane in each_lane(info, in_dims, args)]
         parts = [torch.stack(part) for part in zip(*cast(Any, lanes), strict=True)]
         return tuple(parts), (0,) * len(parts)

@@ -42,16 +42,26 @@ def forecast(job: Job) -> str:
         count, sample = len(missing), missing[:1]
     if sample:
         seconds = pilot(job, sample[0])
-        total_seconds = count * seconds * cap / slots
-        lines.append(
-            f"a pilot took {seconds:.2f} s an epoch: at most {duration(total_seconds)} on"
-            f" {slots} slot(s) at {cap} epochs a trial (early stopping shortens it)"
-        )
+        if sample[0].trial.run.model.closed_form:
+            lines.append(
+                f"a pilot, of a closed form, took {seconds:.2f} s: about"
+                f" {duration(count * seconds / slots)} on {slots} slot(s) if all are alike"
+            )
+        else:
+            lines.append(
+                f"a pilot took {seconds:.2f} s an epoch: at most"
+                f" {duration(count * seconds * cap / slots)} on {slots} slot(s) at {cap} epochs a"
+                " trial (early stopping shortens it)"
+            )
     return "\n".join(lines)
 
 
 def pilot(job: Job, planned: Planned, epochs: int = 2) -> float:
-    """Seconds an epoch of one trial, validation included, in this process; nothing is written."""
+    """Seconds an epoch of one trial, validation included, in this process; nothing is written.
+
+    Of a closed form, which has no epochs, the seconds of the trial.
+    """
+    begin = time.perf_counter()
     cfg = replace(planned.trial.run, train=replace(planned.trial.run.train, epochs=epochs + 1))
     run = Run(
         cfg,
@@ -64,4 +74,5 @@ def pilot(job: Job, planned: Planned, epochs: int = 2) -> float:
     next(reports)  # the first epoch warms up
     start = time.perf_counter()
     count = sum(1 for _ in reports)
-    return (time.perf_counter() - start) / max(count, 1)
+    end = time.perf_counter()
+    return (end - start) / count if count else end - begin

@@ -1,6 +1,7 @@
 """Selection and the tables: what looks at test, and when."""
 
 import dataclasses
+import io
 import json
 from typing import Any
 
@@ -221,3 +222,17 @@ def test_claims_of_a_search_rest_on_confirmations_only(open_ledger, folder):
 def test_a_plan_comes_back_as_it_was():
     planned = plan(seeds=2)
     assert collect.plan_from_json(collect.plan_to_json(planned)) == planned
+
+
+def test_the_curve_of_a_closed_form_has_no_losses_beside_one_that_has(folder):
+    write_files(folder, {"trained": 0.1})
+    once = io.BytesIO()
+    pd.DataFrame({"epoch": [1], "seconds": 0.5, VALID: 0.3}).to_parquet(once, index=False)
+    folder.write("trials/closed/epochs.parquet", once.getvalue())
+    trials = pd.DataFrame({"hash": ["trained", "closed"], "state": "done", "seed": 0})
+    curves = collect.epoch_table(trials, folder, OBJECTIVE).set_index("hash")
+    assert curves[VALID].tolist() == [0.1, 0.2, 0.3]
+    assert curves.loc["trained", "loss.bpr"].tolist() == [0.6, 0.6]
+    assert np.isnan(curves.loc["closed", "loss.bpr"])
+    alone = collect.epoch_table(trials[1:], folder, OBJECTIVE)
+    assert list(alone) == ["hash", "epoch", "seconds", VALID]

@@ -1,0 +1,166 @@
+"""What MGCN and SMORE share: a behaviour view of users and items, views by content, a contrast.
+
+A batch needs the views at its own users and items only: each of these is looked at once, however
+often it occurs.
+
+Letters in names: U users, I items, X views by content, D embedding width, E width of what is
+mapped or picked, B batch, N negatives a row, C one positive and then the negatives of a row, Q
+distinct nodes of a batch (users, then items), or all nodes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from mmrec.data.dataset import Dataset
+from mmrec.data.sampling import distinct
+from mmrec.graphs import Graph, adjacency, spmm, symmetric
+from mmrec.losses import bpr, half_squares
+from mmrec.nn import init as start
+from mmrec.nn.contrast import indexed_infonce
+from mmrec.nn.maps import linear
+from mmrec.nn.propagation import mean_of_layers
+from mmrec.nn.tables import rows
+
+
+class Views(nn.Module):
+    """The graphs that carry views of items to items alike, and then to users.
+
+    The user-item graph is A_ui = (d_u d_i)^(-1/2), without self loops, and nothing is added to the
+    degrees d; a node without edges has an empty row.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        item_graphs: Sequence[sp.csr_array],
+        *,
+        ui_layers: int,
+        item_layers: int,
+    ) -> None:
+        """With one item graph a view, applied `item_layers` times."""
+        super().__init__()
+        self.ui_layers, self.item_layers = ui_layers, item_layers
+        both = symmetric(adjacency(data.train, data.num_users, data.num_items))
+        self.graph = Graph(both, symmetric=True)
+        self.to_users = Graph(sp.csr_array(both[: data.num_users, data.num_users :]))
+        self.item_graphs = nn.ModuleList(Graph(matrix) for matrix in item_graphs)
+
+    def forward(
+        self,
+        user_UD: Tensor,
+        item_ID: Tensor,
+        views: Sequence[Tensor],
+        users: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The behaviour view (Q, D), a mean of layers, and the views by content (Q, X, D).
+
+        Args:
+            user_UD: the users' table.
+            item_ID: the items' table.
+            views: (I, D) of the items, one an item graph; the views of users are sums over theirs.
+            users: the users wanted; None takes all.
+            items: the items wanted; None takes all.
+        """
+        spread = []
+        for graph, view_ID in zip(self.item_graphs, views, strict=True):
+            for _ in range(self.item_layers):
+                view_ID = spmm(cast(Graph, graph), view_ID)
+            spread.append(view_ID)
+        side_by_side = torch.cat(spread, 1)
+        behaviour_QD, content_QE = (
+            torch.cat((_wanted(of_users, users), _wanted(of_items, items)))
+            for of_users, of_items in (
+                mean_of_layers(self.graph, user_UD, item_ID, self.ui_layers),
+                (spmm(self.to_users, side_by_side), side_by_side),
+            )
+        )
+        return behaviour_QD, content_QE.view(len(content_QE), len(views), -1)
+
+
+def _wanted(table_ND: Tensor, index: Tensor | None) -> Tensor:
+    return table_ND if index is None else rows(table_ND, index)
+
+
+class Gate(nn.Module):
+    """The logistic function of a linear map of all items, entry by entry a share in (0, 1)."""
+
+    def __init__(self, dim: int, init: torch.Generator) -> None:
+        super().__init__()
+        self.map = start.linear(dim, dim, init, "default")
+
+    def forward(self, x_IE: Tensor, before_ED: Tensor | None = None) -> Tensor:
+        """(I, D) of x, or of x @ `before_ED`."""
+        weight_DE = self.map.weight
+        if before_ED is not None:
+            weight_DE = weight_DE @ before_ED.T
+        return linear(x_IE, weight_DE, self.map.bias).sigmoid()
+
+
+def batch_nodes(user_B: Tensor, positive_B: Tensor, negative_BN: Tensor) -> dict[str, Tensor]:
+    """For `Batch.extra`: the distinct `users` and `items` of a batch, and where its ids are there.
+
+    `user_at` (B,) counts in users; `positive_at` (B,) and `negative_at` (B, N) in items; of the
+    distinct `positives`, places in items too, `positive_of` (B,) says which.
+    """
+    users, user_at = distinct(user_B)
+    items, positive_at, negative_at = distinct(positive_B, negative_BN)
+    positives, positive_of = distinct(positive_at)
+    return {
+        "users": users,
+        "user_at": user_at,
+        "items": items,
+        "positive_at": positive_at,
+        "negative_at": negative_at,
+        "positives": positives,
+        "positive_of": positive_of,
+    }
+
+
+def view_losses(
+    behaviour_QD: Tensor, side_QD: Tensor, nodes: Mapping[str, Tensor], tau: Tensor, *, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """BPR, L2 term and contrast of embeddings that are the sum of a behaviour and a side view.
+
+    The contrast is InfoNCE of the batch's own rows, users and positive items each with their like:
+    a side row is the anchor, the behaviour row of the same node its target, the behaviour rows of
+    the whole batch the candidates, one for each time a node occurs; cosines over `tau`.
+
+    Args:
+        behaviour_QD: of the batch's distinct users, then items.
+        side_QD: likewise.
+        nodes: what `batch_nodes` gives.
+        tau: 0-dim temperature.
+        size: what the L2 term is divided by.
+    """
+    num_users = len(nodes["users"])
+    output_QD = behaviour_QD + side_QD
+    item_BC = num_users + torch.cat((nodes["positive_at"][:, None], nodes["negative_at"]), 1)
+    user_BD, item_BCD = rows(output_QD, nodes["user_at"]), rows(output_QD, item_BC)
+    score_BC = (user_BD[:, None] * item_BCD).sum(-1)
+    positive_at = num_users + nodes["positives"]
+    user_contrast = indexed_infonce(
+        side_QD[:num_users],
+        behaviour_QD[:num_users],
+        tau,
+        nodes["user_at"],
+        nodes["user_at"],
+        similarity="cosine",
+    )
+    item_contrast = indexed_infonce(
+        rows(side_QD, positive_at),
+        rows(behaviour_QD, positive_at),
+        tau,
+        nodes["positive_of"],
+        nodes["positive_of"],
+        similarity="cosine",
+    )
+    return (
+        bpr(score_BC[:, :1], score_BC[:, 1:]),
+        half_squares(user_BD, item_BCD, size=size),
+        user_contrast + item_contrast,
+    )

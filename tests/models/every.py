@@ -1,0 +1,27 @@
+"""Every model in every variant it has, small enough for tests."""
+
+import dataclasses
+from typing import Any, Literal, get_args, get_type_hints
+
+from mmrec.config import override
+from mmrec.models import all_models
+from mmrec.models.base import ModelConfig
+
+SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
+"""Widths that a model may have; all else stays at its defaults."""
+
+
+def small(model: type[ModelConfig], variant: str = "") -> ModelConfig:
+    names = {field.name for field in dataclasses.fields(model)}
+    changes = {k: v for k, v in SMALL.items() if k in names}
+    return override(model(), changes | ({"variant": variant} if variant else {}))
+
+
+CONFIGS = {
+    f"{model.__name__}{'-' * bool(variant)}{variant}": small(model, variant)
+    for model in all_models()
+    for variant in get_args(get_type_hints(model).get("variant", Literal[""]))
+}
+"""By name: `BPR`, or `FREEDOM-described`."""
+TRAINED = {name: cfg for name, cfg in CONFIGS.items() if not cfg.closed_form}
+CLOSED_FORMS = {name: cfg for name, cfg in CONFIGS.items() if cfg.closed_form}
