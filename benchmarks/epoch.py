@@ -44,7 +44,7 @@ from mmrec.graphs import binary
 from mmrec.models import all_models
 from mmrec.models.base import ModelConfig
 from mmrec.study.provenance import hardware, now, versions
-from mmrec.training import Run, RunConfig, TrainConfig, fit, train_epoch
+from mmrec.training import ALLOCATOR, Run, RunConfig, TrainConfig, fit, train_epoch
 
 PEERS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "peers.json").read_text(encoding="utf-8")
@@ -213,7 +213,11 @@ def timed(
     command += ["--data-root", str(data_root)] if data_root else []
     calibration = Calibration()
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | ALLOCATOR,
     ) as child:
         if child.stdin is None or child.stdout is None:
             raise RuntimeError("the pipes to the model's process are not there")

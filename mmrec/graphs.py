@@ -263,6 +263,32 @@ def each_lane(info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> lis
     ]
 
 
+class _Apart(torch.autograd.Function):
+    """A function that has no gradient and no rule for lanes, applied to them one by one."""
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+        return function(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - the signature is torch's
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        function, *tensors = args
+        lanes = each_lane(info, in_dims[1:], tuple(tensors))
+        return torch.stack([apart(function, *lane) for lane in lanes]), 0
+
+
+def apart(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """`function(*args)` for tensor code that neither autograd nor vmap should look into.
+
+    Its result has no gradient, and lanes go through it one by one.
+    """
+    return cast(Tensor, _Apart.apply(function, *args))
+
+
 def spmm(graph: Graph, x_MD: Tensor, weight_E: Tensor | None = None) -> Tensor:
     """(N, D) the product of an (N, M) graph with embeddings; differentiable.
 

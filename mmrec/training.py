@@ -262,18 +262,21 @@ def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer | 
     return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
 
-_KEEP_BYTES = 2**30
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Environment of a process that trains, set before it starts: memory comes in pages of 2 MiB, and
+a fresh gradient of a wide feature table, 126 MB, in 11 ms in place of 45 (benchmarks/LOG.md)."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep up to a GiB of what is freed, for the next step's tensors of the same size.
+    """Have glibc keep freed tensors of up to 32 MiB, and 256 MiB in all, for the next step.
 
-    Left alone it hands every large tensor back to the system, and a gradient of a feature table
-    costs 31,000 page faults a step: 45 ms against 6 ms (benchmarks/LOG.md). The environment's
-    MALLOC_ settings win; where there is no glibc nothing is done.
+    Left alone it hands them back to the system, and page faults take 13 % of a SiBraR epoch
+    (benchmarks/LOG.md). Larger ones are not kept: holes of that size fill up with small tensors,
+    and the process grows. The environment's MALLOC_ settings win; without glibc nothing is done.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**28)

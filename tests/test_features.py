@@ -47,8 +47,10 @@ def test_a_table_is_a_parameter_only_if_it_is_trained(trained):
     assert len(list(table.parameters())) == trained
     assert len(table.state_dict()) == trained
     assert table.width == 2
-    assert table(torch.tensor([1, 0])).tolist() == [[3, 4], [1, 2]]
     assert table().tolist() == TEXT.values.tolist()
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert table.mapped(swap).tolist() == [[2, 1], [4, 3], [0, 0]]
+    assert table.mapped(swap, torch.tensor([1, 0, 1])).tolist() == [[4, 3], [2, 1], [4, 3]]
     memory = table.table_IF.data_ptr() == TEXT.values.ctypes.data
     assert memory == (not trained)
 

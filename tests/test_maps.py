@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmrec.nn.maps import linear
+from mmrec.nn import maps
+from mmrec.nn.maps import linear, linear_rows
 
 F64 = torch.float64
 
@@ -61,3 +62,30 @@ def test_a_slice_of_columns_is_no_slower_by_orders():
             linear(x, right_OF)
         seconds.append(time.process_time() - begin)
     assert seconds[1] < 20 * seconds[0] + 0.05
+
+
+@pytest.mark.parametrize("rows", [2, 5, 512])
+def test_rows_of_a_table_are_mapped_as_if_they_were_gathered(rows, monkeypatch):
+    monkeypatch.setattr(maps, "_CHUNK_ROWS", rows)
+    torch.manual_seed(0)
+    index = torch.tensor([3, 0, 3, 6, 6, 1, 2])
+    table, weight, factor = random(8, 5), random(4, 5), torch.randn(7, 4, dtype=F64)
+    found, expected = linear_rows(table, index, weight), F.linear(table[index], weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [
+        torch.autograd.grad((out * factor).sum(), (table, weight)) for out in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (None, 0, 0), (None, None, 0), (0, None, None)])
+def test_rows_of_lanes_are_a_loop(in_dims):
+    index = torch.tensor([[1, 1, 0], [2, 4, 1], [3, 3, 3]])
+    whole = (torch.randn(3, 5, 6, dtype=F64), index, torch.randn(3, 2, 6, dtype=F64))
+    args = [w if d == 0 else w[0] for w, d in zip(whole, in_dims, strict=True)]
+    both = torch.func.grad(lambda x, i, w: linear_rows(x, i, w).tanh().sum(), argnums=(0, 2))
+    found = torch.func.vmap(both, in_dims=in_dims)(*args)
+    for lane in range(3):
+        ends = [a if d is None else a[lane] for a, d in zip(args, in_dims, strict=True)]
+        for part, expected in zip(found, both(*ends), strict=True):
+            torch.testing.assert_close(part[lane], expected, rtol=1e-12, atol=1e-12)

@@ -21,7 +21,7 @@ M modalities, D embedding width, F feature columns.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from annotated_types import Ge, Interval
@@ -36,7 +36,6 @@ from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
 from mmrec.nn.init import linear as linear_layer
 from mmrec.nn.init import uniform, xavier_normal, xavier_uniform
-from mmrec.nn.maps import linear
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
 
@@ -154,7 +153,7 @@ class BM3Model(Recommender):
         for name, (table, map_DF, bias_D), own_kept_PD in zip(
             self.names, maps, kept_PD[1:], strict=True
         ):
-            content_PD = linear(table(batch.extra["items"]), map_DF, bias_D)
+            content_PD = cast(FeatureTable, table).mapped(map_DF, batch.extra["items"]) + bias_D
             guess_BD = rows(self.predictor(content_PD), item_at_B)
             goal_BD = rows(content_PD.detach() * own_kept_PD, item_at_B)
             terms[f"{name}_to_item"] = self.cl_weight * cosine_distance(guess_BD, goal_item_BD)

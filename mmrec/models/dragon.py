@@ -50,7 +50,7 @@ from mmrec.nn.user_graph import UserGraph, closest_users
 
 
 @config
-class Dragon(ModelConfig):
+class DRAGON(ModelConfig):
     """Defaults and grid: the toolbox's."""
 
     CARD = Card(
@@ -91,16 +91,16 @@ class Dragon(ModelConfig):
     variant: Literal["released", "described"] = "released"
     """As the toolbox computes it, or with its fault mended; see the module."""
 
-    def build(self, data: Dataset, init: torch.Generator) -> "DragonModel":
-        return DragonModel(self, data, init)
+    def build(self, data: Dataset, init: torch.Generator) -> "DRAGONModel":
+        return DRAGONModel(self, data, init)
 
 
-class DragonModel(Recommender):
+class DRAGONModel(Recommender):
     """Dot products of towers side by side: users' spread over users, items' over items."""
 
     reg_weight: Tensor
 
-    def __init__(self, cfg: Dragon, data: Dataset, init: torch.Generator) -> None:
+    def __init__(self, cfg: DRAGON, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "DRAGON")
         self.released, self.layers = cfg.variant == "released", cfg.layers

@@ -21,7 +21,7 @@ D embedding width, F feature columns, E entries of the user-item graph.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
 from mmrec.nn.init import uniform, xavier_uniform
 from mmrec.nn.item_graphs import PrunedBipartite, image_shares, mean_of_neighbours
-from mmrec.nn.maps import linear
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
 
@@ -138,7 +137,7 @@ class FREEDOMModel(Recommender):
         terms = {"bpr": _bpr(user_BD, item_ID, batch.positive, batch.negative)}
         at = batch.extra["positive_at"], batch.extra["negative_at"]
         for name, table, map_DF in zip(self.names, self.features, self.map_DF, strict=True):
-            content_QD = linear(table(batch.extra["items"]), map_DF)
+            content_QD = cast(FeatureTable, table).mapped(map_DF, batch.extra["items"])
             terms[f"bpr_{name}"] = self.reg_weight * _bpr(user_BD, content_QD, *at)
         return Losses(terms)
 

@@ -17,7 +17,7 @@ C all columns of an embedding.
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from annotated_types import Ge
@@ -31,7 +31,6 @@ from mmrec.losses import bpr, emb_loss, half_squares
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
 from mmrec.nn.init import normal, xavier_uniform, zeros
-from mmrec.nn.maps import linear
 from mmrec.nn.tables import rows
 
 
@@ -117,7 +116,7 @@ class VBPRModel(Recommender):
     def items(self, item_Q: Tensor | None = None) -> Tensor:
         """(Q, C) the items asked for, or (I, C) all."""
         mapped = [
-            linear(table(item_Q), map_OF)
+            cast(FeatureTable, table).mapped(map_OF, item_Q)
             for table, map_OF in zip(self.features, self.map_OF, strict=True)
         ]
         content_QO = sum(mapped[1:], start=mapped[0])

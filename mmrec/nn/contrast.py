@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmrec.losses import Similarity
-from mmrec.nn.formed import chunks, formed
+from mmrec.nn.formed import chunk_rows, chunks, formed
 from mmrec.nn.maps import times_turned
+
+_CANDIDATES = 128
+"""Their number is rounded up to a multiple of this."""
 
 
 def _log_partition(
@@ -25,6 +28,8 @@ def _log_partition(
 
     And its derivatives by anchors and candidates: the exponentials are formed once for all three.
     """
+    given_Q, given_C = len(anchor_QD), len(candidate_CD)
+    anchor_QD, candidate_CD, weight_Q, count_C = _padded(anchor_QD, candidate_CD, weight_Q, count_C)
     counted_CD = candidate_CD * count_C[:, None]
     # (D + 1, C): the product with it sums both the candidates and their counts.
     sums_EC = torch.cat((counted_CD, count_C[:, None]), 1).T.contiguous()
@@ -43,7 +48,23 @@ def _log_partition(
         share_R1 = (weight_R / sum_R)[:, None]
         torch.mul(sums_RE[:, :-1], share_R1, out=grad_QD[part])
         grad_DC += times_turned((anchor_RD * share_R1).T.contiguous(), exp_RC.T)
-    return total, grad_QD, grad_DC.T * count_C[:, None]
+    return total, grad_QD[:given_Q], (grad_DC.T * count_C[:, None])[:given_C]
+
+
+def _padded(
+    anchor_QD: Tensor, candidate_CD: Tensor, weight_Q: Tensor, count_C: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """More anchors and candidates, which do not count, up to shapes that come again.
+
+    How many distinct ones a batch has is never the same twice, and every new shape of a large
+    product costs a kernel (`mmrec.nn.maps`).
+    """
+    more_C = -len(candidate_CD) % _CANDIDATES
+    candidate_CD = torch.cat((candidate_CD, candidate_CD[-1:].expand(more_C, -1)))
+    rows = chunk_rows(len(candidate_CD), anchor_QD.device)
+    more_Q = -len(anchor_QD) % rows if len(anchor_QD) > rows else 0
+    anchor_QD = F.pad(anchor_QD, (0, 0, 0, more_Q))
+    return anchor_QD, candidate_CD, F.pad(weight_Q, (0, more_Q)), F.pad(count_C, (0, more_C))
 
 
 def indexed_infonce(

@@ -1,6 +1,7 @@
 """Item features as tables of numbers, frozen or trained, for models that map them linearly.
 
-Letters in names: I items, F columns, T tags or levels, R rows asked for, D width after a map.
+Letters in names: I items, F columns, O outputs of a map,
+T tags or levels, R rows asked for, D width after a map.
 """
 
 import warnings
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from mmrec.data.dataset import Category, Dense, Feature, Tags
 from mmrec.nn import init as start
-from mmrec.nn.maps import linear
-from mmrec.nn.tables import Constant, rows
+from mmrec.nn.maps import linear, linear_rows
+from mmrec.nn.tables import Constant
 
 
 def item_modalities(
@@ -108,9 +109,15 @@ class FeatureTable(nn.Module):
         """F."""
         return self.table_IF.shape[1]
 
-    def forward(self, item_R: Tensor | None = None) -> Tensor:
-        """(R, F) the rows asked for, or (I, F)."""
-        return self.table_IF if item_R is None else rows(self.table_IF, item_R)
+    def forward(self) -> Tensor:
+        """(I, F)."""
+        return self.table_IF
+
+    def mapped(self, weight_OF: Tensor, item_R: Tensor | None = None) -> Tensor:
+        """(R, O) the rows asked for, or all I of them, under a linear map."""
+        if item_R is None:
+            return linear(self.table_IF, weight_OF)
+        return linear_rows(self.table_IF, item_R, weight_OF)
 
 
 class MappedFeatures(nn.Module):

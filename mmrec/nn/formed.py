@@ -35,9 +35,14 @@ def formed(form: Callable[..., tuple[Tensor, ...]], *args: Any) -> Tensor:
 
 def chunks(length: int, columns: int, device: torch.device) -> Iterator[slice]:
     """Slices of `length` rows, each times `columns` small enough to be worked on at once."""
-    cells = _CHUNK_CELLS if device.type == "cpu" else _CHUNK_CELLS_ELSEWHERE
-    size = max(1, cells // columns)
+    size = chunk_rows(columns, device)
     return (slice(start, start + size) for start in range(0, length, size))
+
+
+def chunk_rows(columns: int, device: torch.device) -> int:
+    """How many rows a chunk has."""
+    cells = _CHUNK_CELLS if device.type == "cpu" else _CHUNK_CELLS_ELSEWHERE
+    return max(1, cells // columns)
 
 
 class _Formed(torch.autograd.Function):

@@ -6,7 +6,6 @@ Letters in names: I items, S slots of a list, E = I S slots in all, K neighbours
 is compared, D embedding width.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmrec.graphs import each_lane, nearest
+from mmrec.graphs import apart, each_lane, nearest
 from mmrec.nn.tables import rows
 
 
@@ -52,7 +51,7 @@ def nearest_cosines(z_IF: Tensor, k: int) -> NeighbourLists:
     Which rows are near has no gradient, the cosines have. An all-zero row has itself alone, at 1;
     its list is filled up with itself, at 0.
     """
-    near_IK = _apart(lambda z_IF: nearest(z_IF, k), z_IF.detach())
+    near_IK = apart(lambda z_IF: nearest(z_IF, k), z_IF.detach())
     own_I1 = torch.arange(len(z_IF), device=z_IF.device)[:, None]
     there_IK = torch.where(near_IK >= 0, near_IK, own_I1)
     unit_IF = F.normalize(z_IF, dim=1)
@@ -78,9 +77,9 @@ class _Spread(torch.autograd.Function):
         near_IS, weight_IS, x_ID = ctx.saved_tensors
         grad_IS, grad_x = None, None
         if ctx.needs_input_grad[1]:
-            grad_IS = _apart(_dots, near_IS, grad_ID, x_ID)
+            grad_IS = apart(_dots, near_IS, grad_ID, x_ID)
         if ctx.needs_input_grad[2]:
-            grad_x = _apart(_turned_bags, near_IS, weight_IS, grad_ID)
+            grad_x = apart(_turned_bags, near_IS, weight_IS, grad_ID)
         return None, grad_IS, grad_x
 
     @staticmethod
@@ -113,25 +112,3 @@ def _dots(near_IS: Tensor, left_ID: Tensor, x_ID: Tensor) -> Tensor:
         out_ID = _bags(near_IS, weight_IS, x_ID.detach())
     (dots_IS,) = torch.autograd.grad(out_ID, weight_IS, left_ID)
     return dots_IS
-
-
-class _Apart(torch.autograd.Function):
-    """A function that has no gradient and no rule for lanes, applied to them one by one."""
-
-    @staticmethod
-    def forward(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-        return function(*args)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - the signature is torch's
-        ctx.mark_non_differentiable(output)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        function, *tensors = args
-        lanes = each_lane(info, in_dims[1:], tuple(tensors))
-        return torch.stack([_apart(function, *lane) for lane in lanes]), 0
-
-
-def _apart(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    return cast(Tensor, _Apart.apply(function, *args))

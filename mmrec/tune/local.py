@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from mmrec.training import ALLOCATOR
+
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,7 +29,7 @@ _ENVIRONMENT = {
 }
 """Each may be overridden from outside. Tune's own snapshots are never read, so none are taken."""
 
-for _name, _value in _ENVIRONMENT.items():
+for _name, _value in (_ENVIRONMENT | ALLOCATOR).items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrec.data.sampling import Draws
-from mmrec.models.dragon import Dragon
+from mmrec.models.dragon import DRAGON
 from tests.models.golden import (
     assert_adam,
     assert_like,
@@ -32,7 +32,7 @@ HYPER = MAIN["hyper"]
 
 
 def recorded(name: str, **more: Any) -> tuple[Any, list[str]]:
-    cfg = Dragon(
+    cfg = DRAGON(
         reg_weight=HYPER["reg_weight"],
         knn_k=HYPER["knn_k"],
         image_weight=HYPER["mm_image_weight"],
@@ -101,7 +101,7 @@ def item_graph(values_IF: np.ndarray, k: int) -> np.ndarray:
 @pytest.mark.parametrize(("layers", "ui_layers"), [(1, 3), (3, 0)])
 def test_follows_the_formula(shares, layers, ui_layers):
     data = three_modalities(MAIN, *shares)
-    cfg = Dragon(
+    cfg = DRAGON(
         dim=5,
         hidden_dim=6,
         layers=layers,
@@ -141,7 +141,7 @@ def test_follows_the_formula(shares, layers, ui_layers):
 
 
 def test_every_epoch_fills_the_slots_of_users_anew():
-    model = Dragon(knn_k=3).build(three_modalities(MAIN, "image", "text"), torch.Generator())
+    model = DRAGON(knn_k=3).build(three_modalities(MAIN, "image", "text"), torch.Generator())
     drawn = []
     for epoch in (0, 1, 0):
         model.start_epoch(Draws(0), epoch)
@@ -154,7 +154,7 @@ def test_every_epoch_fills_the_slots_of_users_anew():
 def test_features_are_trained_on_request_only():
     data = three_modalities(MAIN, "image", "text")
     for trained in (False, True):
-        model = Dragon(knn_k=3, train_features=trained).build(data, torch.Generator())
+        model = DRAGON(knn_k=3, train_features=trained).build(data, torch.Generator())
         sum(model.losses(batch_of(MAIN)).terms.values()).backward()
         tables = [p for n, p in model.named_parameters() if "features" in n]
         assert len(tables) == 2 * trained
