@@ -101,6 +101,15 @@ def distinct(*ids: Tensor) -> tuple[Tensor, *tuple[Tensor, ...]]:
     return listed_Q, *(part.view(i.shape) for part, i in zip(parts, ids, strict=True))
 
 
+def item_places(positive_B: Tensor, negative_BN: Tensor) -> dict[str, Tensor]:
+    """The distinct `items` (Q,) of a batch, and where among them its rows' are.
+
+    `positive_at` is (B,), `negative_at` (B, N).
+    """
+    items, positive_at, negative_at = distinct(positive_B, negative_BN)
+    return {"items": items, "positive_at": positive_at, "negative_at": negative_at}
+
+
 @dataclass(frozen=True)
 class EpochRows:
     """One epoch of training rows, in the order in which they are met, on the run's device."""

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
-from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct, item_places
 from mmrec.graphs import Graph, binary, bipartite, co_occurrence, spmm
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.agreed_graphs import agreed_neighbours, mean_of_listed
@@ -138,15 +138,8 @@ class DAMRSModel(Recommender):
         """
         for batch in super().epoch_batches(data, draws, epoch, shape):
             users, user_at = distinct(batch.user)
-            items, positive_at, negative_at = distinct(batch.positive, batch.negative)
-            extra = {
-                "users": users,
-                "user_at": user_at,
-                "items": items,
-                "positive_at": positive_at,
-                "negative_at": negative_at,
-            }
-            yield replace(batch, extra=extra)
+            places = item_places(batch.positive, batch.negative)
+            yield replace(batch, extra={"users": users, "user_at": user_at, **places})
 
     def spread(self) -> tuple[Tensor, Tensor]:
         """Users (U, D) and items (I, D), propagated over the user-item graph."""

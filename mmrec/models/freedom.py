@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
-from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, item_places
 from mmrec.graphs import spmm
 from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
@@ -116,9 +116,7 @@ class FREEDOMModel(Recommender):
     ) -> Iterator[Batch]:
         """BPR rows, with the batch's `items` (Q,) and where among them the rows' items are."""
         for batch in super().epoch_batches(data, draws, epoch, shape):
-            items, positive_at, negative_at = distinct(batch.positive, batch.negative)
-            places = {"items": items, "positive_at": positive_at, "negative_at": negative_at}
-            yield replace(batch, extra=places)
+            yield replace(batch, extra=item_places(batch.positive, batch.negative))
 
     def propagate(self, weight_E: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Users (U, D) and items (I, D) on the whole user-item graph, or under other weights."""

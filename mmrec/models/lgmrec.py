@@ -49,7 +49,7 @@ from torch.nn import functional as F
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
-from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct, item_places
 from mmrec.graphs import bipartite_halves, incidence, spmm
 from mmrec.losses import bpr, emb_loss
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
@@ -314,14 +314,7 @@ class LGMRecModel(Recommender):
 def listed(batch: Batch) -> dict[str, Tensor]:
     """The distinct users, items and positives of a batch, and where its rows are among them."""
     users, user_at = distinct(batch.user)
-    items, positive_at, negative_at = distinct(batch.positive, batch.negative)
     positives, anchor_at = distinct(batch.positive)
-    return {
-        "users": users,
-        "user_at": user_at,
-        "items": items,
-        "positive_at": positive_at,
-        "negative_at": negative_at,
-        "positives": positives,
-        "anchor_at": anchor_at,
-    }
+    places = item_places(batch.positive, batch.negative)
+    also = {"users": users, "user_at": user_at, "positives": positives, "anchor_at": anchor_at}
+    return places | also

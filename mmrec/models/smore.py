@@ -15,9 +15,16 @@ embeddings, P the users', s the logistic function:
     scores       dot products of E + S
 
 The losses are MGCN's. Kept from the MMRec toolbox (the authors' release has the same model): all of
-the above, dropout of preferences in training only; the attention sums to 1 over entries, so that
-modalities enter at about 1 / D of the fusion's scale; item graphs of the raw features, which do not
-follow the trained feature tables.
+the above, dropout of preferences in training only; item graphs of the raw features, which do not
+follow the trained feature tables. In the released variant the attention sums to 1 over entries, so
+that modalities enter at about 1 / D of the fusion's scale.
+
+The described variant has attention that chooses between modalities, entry by entry (our mend):
+
+    attention    b_m = exp(l_m) / sum over m' of exp(l_m'),  l_m = O_m tanh(C_m T_f + c_m)
+
+so that the modalities together weigh as much as the fusion, whatever D and M. With one modality
+b = 1, and the queries, which then decide nothing, are left out.
 
 Several modalities: the release has image and text, and crashes without either. Here the product and
 the maximum are over all there are, and M + 1 stands for the release's 3, so that with M modalities
@@ -69,7 +76,7 @@ class SMORE(ModelConfig):
         "WSDM",
         "modalities fused in Fourier space",
         "one or more",
-        "crashes with one modality; graph files keyed by k alone",
+        "attention over entries, not modalities; crashes with one modality",
     )
     search_space = {
         "model.ui_layers": (3, 4),
@@ -103,8 +110,8 @@ class SMORE(ModelConfig):
     """Temperature of the contrast, a constant in the release."""
     train_features: bool = True
     """Whether the feature tables are parameters, as in the release."""
-    variant: Literal["released"] = "released"
-    """What the release gets wrong, rows of zeros and one modality, is mended in it too."""
+    variant: Literal["released", "described"] = "released"
+    """Over what attention sums to 1: a row's entries, or the modalities; see the module."""
 
     def build(self, data: Dataset, init: torch.Generator) -> "SMOREModel":
         return SMOREModel(self, data, init)
@@ -125,7 +132,7 @@ class SMOREModel(Recommender):
             raise ValueError(f'image_knn_k needs a modality "image"; there are: {", ".join(names)}')
         values = [values_of(data.features[name]) for name in names]
         dim, num_views = cfg.dim, len(names) + 1
-        self.dropout = cfg.dropout
+        self.dropout, self.described = cfg.dropout, cfg.variant == "described"
         self.user_UD = xavier_uniform(data.num_users, dim, init)
         self.item_ID = xavier_uniform(data.num_items, dim, init)
         self.mapped = nn.ModuleList(
@@ -145,7 +152,7 @@ class SMOREModel(Recommender):
                 nn.Tanh(),
                 linear(dim, dim, init, "default", bias=False),
             )
-            for _ in names
+            for _ in (() if self.described and len(names) == 1 else names)
         )
         ks = [cfg.image_knn_k or cfg.knn_k if n == "image" else cfg.knn_k for n in names]
         graphs = [symmetric(neighbours(v, k)) for v, k in zip(values, ks, strict=True)]
@@ -180,9 +187,11 @@ class SMOREModel(Recommender):
         if keep is not None:
             preference_QXD = preference_QXD * keep / (1 - self.dropout)
         fused_QD = content_QXD[:, -1]
-        share = [query(fused_QD).softmax(1) for query in self.queries]
-        share_QXD = torch.stack([*share, torch.ones_like(fused_QD)], 1)
-        return (preference_QXD * share_QXD * content_QXD).sum(1) / content_QXD.shape[1]
+        if self.queries:
+            logit_QMD = torch.stack([query(fused_QD) for query in self.queries], 1)
+            share_QMD = logit_QMD.softmax(1 if self.described else 2)
+            content_QXD = torch.cat((share_QMD * content_QXD[:, :-1], content_QXD[:, -1:]), 1)
+        return (preference_QXD * content_QXD).sum(1) / content_QXD.shape[1]
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr`, `reg` and `contrast`, the two of users and of items summed."""

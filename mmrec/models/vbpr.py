@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
-from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, distinct
+from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, item_places
 from mmrec.losses import bpr, emb_loss, half_squares
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
@@ -105,9 +105,7 @@ class VBPRModel(Recommender):
     ) -> Iterator[Batch]:
         """BPR rows, with the batch's `items` (Q,) and where among them the rows' items are."""
         for batch in super().epoch_batches(data, draws, epoch, shape):
-            items, positive_at, negative_at = distinct(batch.positive, batch.negative)
-            places = {"items": items, "positive_at": positive_at, "negative_at": negative_at}
-            yield replace(batch, extra=places)
+            yield replace(batch, extra=item_places(batch.positive, batch.negative))
 
     def users(self, user_UC: Tensor) -> Tensor:
         """(..., C) rows of the user table; described: with a 1 for the items' bias."""

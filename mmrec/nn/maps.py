@@ -26,7 +26,7 @@ def _one_dnn() -> Any:
 _ONE_DNN = _one_dnn()
 
 
-_LEAST = 2**26
+_LEAST = 65_000_000
 """Multiplications from which oneDNN is asked. For each new shape it builds and keeps a kernel, of
 about 1 ms and 0.5 MB, so shapes that change from batch to batch must be small, or be padded."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.data.dataset import Dataset
-from mmrec.data.sampling import distinct
+from mmrec.data.sampling import distinct, item_places
 from mmrec.graphs import Graph, adjacency, spmm, symmetric
 from mmrec.losses import bpr, half_squares
 from mmrec.nn import init as start
@@ -108,17 +108,10 @@ def batch_nodes(user_B: Tensor, positive_B: Tensor, negative_BN: Tensor) -> dict
     distinct `positives`, places in items too, `positive_of` (B,) says which.
     """
     users, user_at = distinct(user_B)
-    items, positive_at, negative_at = distinct(positive_B, negative_BN)
-    positives, positive_of = distinct(positive_at)
-    return {
-        "users": users,
-        "user_at": user_at,
-        "items": items,
-        "positive_at": positive_at,
-        "negative_at": negative_at,
-        "positives": positives,
-        "positive_of": positive_of,
-    }
+    places = item_places(positive_B, negative_BN)
+    positives, positive_of = distinct(places["positive_at"])
+    also = {"users": users, "user_at": user_at, "positives": positives, "positive_of": positive_of}
+    return places | also
 
 
 def view_losses(

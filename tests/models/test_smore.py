@@ -195,19 +195,26 @@ def dense_side(model: SMOREModel, data: dict[str, Dense], behaviour: np.ndarray)
         view = stored @ stored @ (item * sigmoid(mapped(gate.map, filtered)))
         content.append(np.concatenate((spread @ view, view)))
     preference = [sigmoid(mapped(p, behaviour)) for p in model.preferences]
+    rise = np.exp(
+        [
+            np.tanh(mapped(query[0], content[-1])) @ query[2].weight.detach().numpy().T
+            for query in model.queries
+        ]
+    )
+    # Over modalities or over a node's entries; a lone modality has nothing to be weighed against.
+    share = rise / rise.sum(axis=0 if model.described else 2, keepdims=True)
+    share = share if len(rise) else np.ones((1, 1, 1))
     side = preference[-1] * content[-1]
-    for own, query, view in zip(preference, model.queries, content, strict=False):
-        logit = np.tanh(mapped(query[0], content[-1])) @ query[2].weight.detach().numpy().T
-        share = np.exp(logit) / np.exp(logit).sum(axis=1, keepdims=True)
-        side = side + own * share * view
+    for at in range(len(data)):
+        side = side + preference[at] * share[at] * content[at]
     return side / len(content)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(("trained", "variant"), [(True, "released"), (False, "described")])
 @pytest.mark.parametrize("names", [("text",), ("image", "text"), ("audio", "image", "text")])
-def test_follows_the_formula_for_any_number_of_modalities(names, trained):
-    cfg = SMORE(dim=6, ui_layers=1, item_layers=2, knn_k=4, train_features=trained)
+def test_follows_the_formula_for_any_number_of_modalities(names, trained, variant):
+    cfg = SMORE(dim=6, ui_layers=1, item_layers=2, knn_k=4, train_features=trained, variant=variant)
     data = modalities(names)
     model = cfg.build(problem(CASE, features=data), torch.Generator().manual_seed(3))
     with torch.no_grad():
