@@ -14,6 +14,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray]
@@ -48,6 +49,26 @@ def cached(
     arrays = build()
     _write_whole(path, arrays)
     return arrays
+
+
+def cached_matrix(
+    what: str, inputs: Mapping[str, NDArray | int | float | str], build: Callable[[], sp.csr_array]
+) -> sp.csr_array:
+    """`cached` for a `build` that returns a sparse matrix."""
+
+    def parts() -> Arrays:
+        matrix = build()
+        shape = np.array(matrix.shape)
+        return {
+            "data": matrix.data,
+            "indices": matrix.indices,
+            "indptr": matrix.indptr,
+            "shape": shape,
+        }
+
+    found = cached(what, inputs, parts)
+    rows, columns = found["shape"].tolist()
+    return sp.csr_array((found["data"], found["indices"], found["indptr"]), shape=(rows, columns))
 
 
 def _key(what: str, inputs: Mapping[str, Any]) -> str:

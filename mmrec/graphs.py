@@ -506,9 +506,14 @@ def cosines(table_IF: NDArray[np.floating], near_IK: NDArray[np.int64]) -> sp.cs
         cosine_IK[part] = dots_BK / (norm_I[part, None] * norm_I[near_IK[part]])
     own_IK = near_IK == np.arange(num_items)[:, None]
     cosine_IK[own_IK] = 1.0
+    return listed(near_IK, cosine_IK)
+
+
+def listed(near_IK: NDArray[np.int64], entry_IK: NDArray) -> sp.csr_array:
+    """(I, I) the entry of each item at the items of its list; -1 stands for no neighbour."""
     row_E, at_E = np.nonzero(near_IK >= 0)
-    entries = (cosine_IK[row_E, at_E], (row_E, near_IK[row_E, at_E]))
-    return sp.csr_array(entries, shape=(num_items, num_items))
+    entries = (entry_IK[row_E, at_E], (row_E, near_IK[row_E, at_E]))
+    return sp.csr_array(entries, shape=(len(near_IK), len(near_IK)))
 
 
 def ones(matrix: sp.csr_array) -> sp.csr_array:

@@ -71,7 +71,8 @@ TRAIN = np.array([(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 3), (3, 0)])
 
 
 def pruned(kept: int) -> PrunedBipartite:
-    return PrunedBipartite(Dataset("small", 4, 5, TRAIN, NONE, NONE), kept)
+    share = (kept + 0.5) / len(TRAIN)  # rounded down
+    return PrunedBipartite(Dataset("small", 4, 5, TRAIN, NONE, NONE), share)
 
 
 def weights(part: PrunedBipartite) -> np.ndarray:

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Literal, cast
 
-import numpy as np
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
@@ -103,8 +102,7 @@ class FREEDOMModel(Recommender):
         )
         shares = image_shares(self.names, cfg.image_weight)
         self.alike = mean_of_neighbours(values, shares, cfg.knn_k)
-        num_edges = len(np.unique(data.train, axis=0))
-        self.part = PrunedBipartite(data, int(num_edges * (1 - cfg.dropout)))
+        self.part = PrunedBipartite(data, 1 - cfg.dropout)
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
     def start_epoch(self, draws: Draws, epoch: int) -> None:

@@ -45,6 +45,7 @@ from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn import init as weights
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
 from mmrec.nn.maps import linear
+from mmrec.nn.propagation import sum_of_layers
 from mmrec.nn.tables import Constant, rows
 
 
@@ -169,9 +170,7 @@ class GRCNModel(Recommender):
         )
         start_VD = F.normalize(self.id_VD)
         weight_E = self.refined(attentions)
-        # e + w e + w w e.
-        near_VD = start_VD + spmm(self.messages.both, start_VD, weight_E)
-        return [start_VD + spmm(self.messages.both, near_VD, weight_E), *contents]
+        return [sum_of_layers(self.messages.both, start_VD, 2, weight_E), *contents]
 
     def refined(self, attentions: Iterable[Tensor]) -> Tensor:
         """(E,) weights of the messages: 0 where no modality makes the sender confident."""

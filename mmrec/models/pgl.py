@@ -23,7 +23,6 @@ Letters in names: U users, I items, V nodes (users, then items), B batch, N nega
 C all modalities' widths, J singular vectors.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Literal, cast
@@ -140,8 +139,7 @@ class PGLModel(Recommender):
         shares = image_shares(names, cfg.image_weight)
         self.alike = mean_of_neighbours(values, shares, cfg.knn_k)
         if cfg.mode == "local":
-            num_edges = len(np.unique(data.train, axis=0))
-            self.trained = PrunedBipartite(data, math.floor(cfg.kept_fraction * num_edges))
+            self.trained = PrunedBipartite(data, cfg.kept_fraction)
             self.graph = self.trained.graph
         else:
             self.trained = principal_part(data, cfg.dim)

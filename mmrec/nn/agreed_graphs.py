@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmrec.cache import cached
-from mmrec.graphs import Graph, nearest, ones, symmetric
+from mmrec.graphs import Graph, listed, nearest, ones, symmetric
 from mmrec.nn.formed import chunks
 from mmrec.nn.item_graphs import TOOLBOX_EPSILON
 from mmrec.nn.maps import times_turned
@@ -48,13 +48,8 @@ def agreed_neighbours(tables: Sequence[NDArray[np.float32]], k: int) -> list[sp.
 
     inputs = {f"values{m}": table for m, table in enumerate(tables)}
     lists = cached("damrs-1", {**inputs, "k": k}, build)
-    return [_listed(lists[str(m)]) for m in range(len(tables))]
-
-
-def _listed(near_IK: NDArray[np.int64]) -> sp.csr_array:
-    row_E, at_E = np.nonzero(near_IK >= 0)
-    entries = (np.ones(len(row_E)), (row_E, near_IK[row_E, at_E]))
-    return sp.csr_array(entries, shape=(len(near_IK), len(near_IK)))
+    found = [lists[str(m)] for m in range(len(tables))]
+    return [listed(near_IK, np.ones(near_IK.shape)) for near_IK in found]
 
 
 class _Agreed:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmrec.cache import cached
+from mmrec.cache import cached_matrix
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import Draws
 from mmrec.graphs import Graph, bipartite, keep_likely, knn, ones, symmetric
@@ -22,16 +22,7 @@ TOOLBOX_EPSILON = 1e-7
 
 def neighbours(values_IF: NDArray[np.float32], k: int) -> sp.csr_array:
     """(I, I) `mmrec.graphs.knn`, kept on disk by the content of the features."""
-    num_items = len(values_IF)
-
-    def build() -> dict[str, NDArray]:
-        found = knn(values_IF, k)
-        return {"data": found.data, "indices": found.indices, "indptr": found.indptr}
-
-    parts = cached("knn-1", {"values": values_IF, "k": k}, build)
-    return sp.csr_array(
-        (parts["data"], parts["indices"], parts["indptr"]), shape=(num_items, num_items)
-    )
+    return cached_matrix("knn-2", {"values": values_IF, "k": k}, lambda: knn(values_IF, k))
 
 
 def image_shares(names: Sequence[str], image_weight: float) -> tuple[float, ...]:
@@ -74,13 +65,14 @@ class PrunedBipartite(nn.Module):
 
     weight_E: Tensor
 
-    def __init__(self, data: Dataset, kept: int) -> None:
-        """For training on `kept` of the edges; ValueError if there are fewer, or `kept` is 0."""
+    def __init__(self, data: Dataset, share: float) -> None:
+        """For training on floor(edges * `share`), in binary floating point; ValueError if none."""
         super().__init__()
         self.graph = bipartite(data.train, data.num_users, data.num_items)
-        self.kept, self.num_edges = kept, self.graph.num_entries // 2
-        if not 1 <= kept <= self.num_edges:
-            raise ValueError(f"cannot train on {kept} of {self.num_edges} edges")
+        self.num_edges = self.graph.num_entries // 2
+        self.kept = int(self.num_edges * share)
+        if not 1 <= self.kept <= self.num_edges:
+            raise ValueError(f"cannot train on {self.kept} of {self.num_edges} edges")
         self.register_buffer("weight_E", self.graph.weight_E.clone(), persistent=False)
 
     def prune(self, draws: Draws, epoch: int) -> None:

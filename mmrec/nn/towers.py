@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrec.data.dataset import Dataset
-from mmrec.graphs import bipartite, spmm
+from mmrec.graphs import bipartite
 from mmrec.nn import init as start
 from mmrec.nn.features import FeatureTable, values_of
 from mmrec.nn.maps import linear
+from mmrec.nn.propagation import sum_of_layers
 from mmrec.nn.tables import rows
 
 
@@ -79,10 +80,7 @@ class Towers(nn.Module):
         user_UMD = torch.stack([tower.preference_UD for tower in self], 1)
         item_IMD = torch.stack([tower.content() for tower in self], 1)
         start_VMD = F.normalize(torch.cat((user_UMD, item_IMD)), dim=-1, eps=1e-12)
-        start_VC = start_VMD.flatten(1)
-        sum_VC = start_VC
-        for _ in range(self.layers):
-            sum_VC = start_VC + spmm(self.graph, sum_VC)
+        sum_VC = sum_of_layers(self.graph, start_VMD.flatten(1), self.layers)
         # In one split, whose gradient is one copy; two slices would each make a table of zeros.
         user_UMD, item_IMD = sum_VC.view(start_VMD.shape).split((len(user_UMD), len(item_IMD)))
         return user_UMD, item_IMD

@@ -7,10 +7,9 @@ too few neighbours, K slots, D width.
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmrec.cache import cached
+from mmrec.cache import cached_matrix
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import Draws
 from mmrec.graphs import Graph, binary, co_occurrence, spmm
@@ -28,15 +27,12 @@ def closest_users(data: Dataset, most: int) -> sp.csr_array:
     top-k routine. Kept on disk by the content of the training pairs.
     """
 
-    def build() -> dict[str, NDArray]:
+    def build() -> sp.csr_array:
         seen_UI = binary(data.train, data.num_users, data.num_items)
-        found = co_occurrence(seen_UI, most=most, ties=np.random.default_rng(TIE_SEED))
-        return {"data": found.data, "indices": found.indices, "indptr": found.indptr}
+        return co_occurrence(seen_UI, most=most, ties=np.random.default_rng(TIE_SEED))
 
     inputs = {"train": data.train, "users": data.num_users, "items": data.num_items}
-    parts = cached("closest-users-1", {**inputs, "most": most, "seed": TIE_SEED}, build)
-    shape = (data.num_users, data.num_users)
-    return sp.csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+    return cached_matrix("closest-users-2", {**inputs, "most": most, "seed": TIE_SEED}, build)
 
 
 def urn(own_S: Tensor, slots: int, draws: torch.Generator) -> Tensor:
