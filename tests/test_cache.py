@@ -77,5 +77,5 @@ def test_writers_at_once_leave_one_whole_file():
     for thread in threads:
         thread.join()
     (path,) = cache.folder().iterdir()
-    with np.load(path) as stored:
+    with np.load(path, allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["a"], np.arange(200_000))
