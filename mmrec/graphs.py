@@ -426,6 +426,7 @@ def row_mean(matrix: sp.csr_array) -> sp.csr_array:
 _CHUNK_CELLS = 2**23
 _NEAREST_CELLS = 2**21
 """Smaller, as the chunk is read several times: it should stay in the processor's cache."""
+_TIES_SEED = 0
 _GRID = 2.0**20
 """Cosines nearer than about 1e-6 count as equal: what lies below that is rounding."""
 
@@ -436,10 +437,12 @@ def nearest(
 ) -> Tensor:
     """(I, K) int64: each row's most similar rows by cosine, itself first; -1 fills a short list.
 
-    Equal cosines (nearer than 1e-6) go to the lower id, so that the lists depend neither on the
-    machine nor on its threads. The MMRec toolbox leaves ties to its top-k routine, and lets an
-    all-zero row, whose cosines are 0/0, into every list. Here such a row is nobody's neighbour
-    and has itself alone.
+    Equal cosines (nearer than 1e-6) go to the item that comes first in one fixed random order of
+    all items, so that the lists depend neither on the machine nor on its threads, nor on ids, which
+    often follow popularity. Rows that are all alike, as under a constant filler, thus have one and
+    the same list, a hub, as in the MMRec toolbox, which leaves ties to its top-k routine. There an
+    all-zero row, whose cosines are 0/0, comes into every list; here its cosine with any other row
+    is 0 and no evidence of likeness: it is nobody's neighbour and has itself alone.
 
     Args:
         table_IF: one row an item.
@@ -450,6 +453,8 @@ def nearest(
     norm_I = torch.linalg.vector_norm(table_IF, dim=1)
     unit_IF = table_IF / norm_I.clamp(min=torch.finfo(norm_I.dtype).tiny)[:, None]
     empty_I = norm_I == 0
+    order_I = np.random.default_rng(_TIES_SEED).permutation(num_items)
+    place_I = torch.from_numpy(order_I).to(table_IF.device)
     chunks = []
     rows = max(1, _NEAREST_CELLS // num_items)
     for start in range(0, num_items, rows):
@@ -461,24 +466,24 @@ def nearest(
         level_BI[:, empty_I] = -torch.inf
         level_BI[empty_I[start : start + rows]] = -torch.inf
         level_BI.diagonal(start).fill_(torch.inf)
-        chunks.append(_highest(level_BI, min(k, num_items)))
+        chunks.append(_highest(level_BI, min(k, num_items), place_I))
     return torch.cat(chunks)
 
 
-def _highest(level_BI: Tensor, k: int) -> Tensor:
-    """(B, k) int64 the columns of the highest levels, equal ones by id; -1 where there is none."""
+def _highest(level_BI: Tensor, k: int, place_I: Tensor) -> Tensor:
+    """(B, k) int64 the columns of the highest levels, equal ones by place; -1 for none."""
     num_items = level_BI.shape[1]
     best = level_BI.topk(min(k + 1, num_items), dim=1)
     value_BK, item_BK = best.values[:, :k], best.indices[:, :k]
     if k < num_items:
-        # Where the cut falls between equal levels, `topk` takes either: decide those rows by id.
+        # Where the cut falls between equal levels, `topk` takes either: decide those rows by place.
         last_B = value_BK[:, -1]
         tied_R = ((last_B == best.values[:, k]) & (last_B > -torch.inf)).nonzero()[:, 0]
         key_RI = level_BI[tied_R].double().mul_(num_items + 1)
-        key_RI -= torch.arange(num_items, device=key_RI.device)
+        key_RI -= place_I
         item_RK = key_RI.topk(k, dim=1).indices
         value_BK[tied_R], item_BK[tied_R] = level_BI[tied_R].gather(1, item_RK), item_RK
-    order_BK = (value_BK.double() * (num_items + 1) - item_BK).argsort(dim=1, descending=True)
+    order_BK = (value_BK.double() * (num_items + 1) - place_I[item_BK]).argsort(dim=1, descending=True)
     return torch.where(value_BK > -torch.inf, item_BK, -1).gather(1, order_BK)
 
 

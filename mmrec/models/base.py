@@ -82,6 +82,13 @@ class Recommender(nn.Module, ABC):
         """Numbers about the trained state beyond ranking, such as a collapse. None by default."""
         return {}
 
+    def item_views(self) -> dict[str, Tensor]:
+        """Modality -> (I, D) the items as the model sees them by it alone, after its own map.
+
+        From the current weights, without a draw. Empty for a model that maps no modality.
+        """
+        return {}
+
 
 class Card(NamedTuple):
     """What a reader wants to know of a model before its file: a row of the README's table."""

@@ -22,7 +22,7 @@ TOOLBOX_EPSILON = 1e-7
 
 def neighbours(values_IF: NDArray[np.float32], k: int) -> sp.csr_array:
     """(I, I) `mmrec.graphs.knn`, kept on disk by the content of the features."""
-    return cached_matrix("knn-2", {"values": values_IF, "k": k}, lambda: knn(values_IF, k))
+    return cached_matrix("knn-3", {"values": values_IF, "k": k}, lambda: knn(values_IF, k))
 
 
 def image_shares(names: Sequence[str], image_weight: float) -> tuple[float, ...]:

@@ -443,6 +443,10 @@ class Claim:
     text: str
     source: str
     test: ClaimTest
+    topic: str = ""
+    """What many claims share, such as "text knockout hurts"; the report counts verdicts by it."""
+    arm: str = ""
+    """The arm that the claim is about, if it is about one."""
 
 
 def decide(

@@ -12,7 +12,7 @@ from mmrec.stats import Paired, Verdict
 from mmrec.study import text
 from mmrec.study.views import View
 
-PHASES = ("grid", "search", "confirm", "control")
+PHASES = ("tune", "grid", "search", "confirm", "control")
 STATES = ("done", "stopped", "failed", "interrupted", "running", "planned")
 
 _RUN = (
