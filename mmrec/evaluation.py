@@ -1,7 +1,7 @@
 """Full ranking of a catalogue for every user, in chunks, with seen items masked.
 
 Letters in names: U users with something to find, B users in a chunk, C candidate items,
-K length of the longest list, D embedding width.
+K length of the longest list, D embedding width, P pairs of the part, E training interactions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from mmrec.data.dataset import Dataset, csr_rows
-from mmrec.metrics import ACCURACY, aplt, arp, coverage, pl, profile_popularity
+from mmrec.metrics import ACCURACY, aplt, arp, coverage, pl, profile_popularity, tertile
 from mmrec.models.base import Recommender
 
 Part = Literal["valid", "test"]
 
 CHUNK_BYTES = 16 * 2**20
 """Size of a chunk's score matrix. Top-k and masking need about three times as much."""
+
+
+ITEM_STRATA = ("rare-items", "mid-items", "popular-items")
+USER_STRATA = ("short-histories", "mid-histories", "long-histories")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Ranking:
     """What one evaluation found."""
 
     metrics: dict[str, float]
-    """`ndcg@10` and so on: means over users, not rounded."""
+    """`ndcg@10`, `ndcg@10:rare-items` and so on: means over users, not rounded."""
     users: Tensor
     """(U,) the users who had something to find, ascending."""
     per_user: dict[str, Tensor]
@@ -119,16 +123,25 @@ class Evaluator:
         self._relevant_U = torch.from_numpy(relevant).to(self.device)
 
     @torch.no_grad()
-    def rank(self, model: Recommender, *, beyond: bool = False, per_user: bool = False) -> Ranking:
+    def rank(
+        self,
+        model: Recommender,
+        *,
+        beyond: bool = False,
+        per_user: bool = False,
+        strata: str | None = None,
+    ) -> Ranking:
         """Rank all candidates for all users of the part.
 
         Args:
             model: in evaluation mode; its two embedding tables are computed once.
             beyond: also coverage, ARP, APLT and PL, which need the lists themselves.
             per_user: also keep every user's accuracy metrics.
+            strata: an accuracy metric that is also given by stratum, see `_by_stratum`.
 
         Raises:
             FloatingPointError: an embedding or a score is not finite.
+            KeyError: `strata` is no accuracy metric, or not at one of the cut-offs.
         """
         top_UK = self.top(model, max(self.ks))
         hits_UK = self._hits(top_UK)
@@ -139,6 +152,9 @@ class Evaluator:
         }
         names, means = list(vectors), torch.stack(list(vectors.values())).mean(1).tolist()
         metrics = dict(zip(names, means, strict=True))
+        if strata is not None:
+            objective_of(metrics, strata)
+            metrics |= self._by_stratum(strata, vectors[strata], top_UK, hits_UK)
         if beyond:
             metrics |= self._beyond_accuracy(top_UK)
         users = torch.from_numpy(self.users)
@@ -188,6 +204,34 @@ class Evaluator:
         wanted = user_U1 * self.data.num_items + top_UK
         at = torch.searchsorted(self._keys, wanted).clamp_(max=len(self._keys) - 1)
         return (self._keys[at] == wanted) & (top_UK >= 0)
+
+    def _by_stratum(
+        self, name: str, value_U: Tensor, top_UK: Tensor, hits_UK: Tensor
+    ) -> dict[str, float]:
+        """A metric by the popularity of items and by the length of histories, in training.
+
+        `:rare-items` and so on: only a user's relevant items in that third of all items count, in
+        the list and in the ideal one alike; the mean is over users who have such an item.
+        `:short-histories` and so on: the mean of the metric itself over that third of the part's
+        users. A stratum without users is left out. Thirds are those of `tertile`.
+        """
+        metric, _, k = name.partition("@")
+        train_E2 = torch.tensor(self.data.train, device=self.device)
+        third_I = tertile(torch.bincount(train_E2[:, 1], minlength=self.data.num_items))
+        user_U = torch.from_numpy(self.users).to(self.device)
+        third_U = tertile(torch.bincount(train_E2[:, 0], minlength=self.data.num_users)[user_U])
+        row_P = torch.searchsorted(user_U, self._keys // self.data.num_items)
+        third_P = third_I[self._keys % self.data.num_items]
+        hits_Uk, third_Uk = hits_UK[:, : int(k)], third_I[top_UK[:, : int(k)].clamp(min=0)]
+        values = {}
+        for third, stratum in enumerate(ITEM_STRATA):
+            relevant_U = torch.bincount(row_P[third_P == third], minlength=len(user_U))
+            has_U = relevant_U > 0
+            hits_Bk = (hits_Uk & (third_Uk == third))[has_U]
+            values[stratum] = ACCURACY[metric](hits_Bk, relevant_U[has_U])
+        for third, stratum in enumerate(USER_STRATA):
+            values[stratum] = value_U[third_U == third]
+        return {f"{name}:{s}": float(v.mean()) for s, v in values.items() if len(v)}
 
     def _beyond_accuracy(self, top_UK: Tensor) -> dict[str, float]:
         train_E2 = torch.tensor(self.data.train, device=self.device)

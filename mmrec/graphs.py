@@ -483,7 +483,9 @@ def _highest(level_BI: Tensor, k: int, place_I: Tensor) -> Tensor:
         key_RI -= place_I
         item_RK = key_RI.topk(k, dim=1).indices
         value_BK[tied_R], item_BK[tied_R] = level_BI[tied_R].gather(1, item_RK), item_RK
-    order_BK = (value_BK.double() * (num_items + 1) - place_I[item_BK]).argsort(dim=1, descending=True)
+    order_BK = (value_BK.double() * (num_items + 1) - place_I[item_BK]).argsort(
+        dim=1, descending=True
+    )
     return torch.where(value_BK > -torch.inf, item_BK, -1).gather(1, order_BK)
 
 

@@ -142,6 +142,18 @@ def long_tail(popularity_I: Tensor, tail_share: float = 0.8) -> Tensor:
     return tail
 
 
+def tertile(count_N: Tensor) -> Tensor:
+    """(N,) 0, 1 or 2 for the low, the middle and the high third of whole numbers.
+
+    Low is at most their 1/3 quantile, high is above their 2/3 quantile. Equal numbers are never
+    parted, so that thirds differ in size and may be empty.
+    """
+    # Where a quantile lies between two neighbours, it parts them as the lower one does.
+    ordered_N = count_N.sort().values
+    low, high = (ordered_N[thirds * (len(count_N) - 1) // 3] for thirds in (1, 2))
+    return (count_N > low).long() + (count_N > high).long()
+
+
 def profile_popularity(train_E2: Tensor, popularity_I: Tensor, num_users: int) -> Tensor:
     """(U,) mean popularity of the items a user interacted with in training; nan without any."""
     sum_U = torch.zeros(num_users, dtype=torch.float64, device=train_E2.device)

@@ -4,22 +4,25 @@ Letters in names: S steps of an epoch, T loss terms.
 """
 
 import ctypes
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval, Len
 from pydantic import SerializeAsAny
 from torch import Tensor
 
 from mmrec.config import config
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.evaluation import Evaluator, Protocol, Ranking, objective_of
 from mmrec.models.base import Batch, ModelConfig, Recommender
+from mmrec.nn.features import FeatureTable
 
 VERSION = 1
 """Part of every trial's name: raised when the same config trains to other numbers than before."""
@@ -100,19 +103,33 @@ class Run:
         seed: int,
         protocol: Protocol,
         device: torch.device | str = "cpu",
+        evaluate_on: Dataset | None = None,
     ) -> None:
         """Build the untrained model and what training it needs.
 
+        Args:
+            cfg: of model and training.
+            data: what is trained on, and what chooses the epoch.
+            seed: of all draws.
+            protocol: of all rankings.
+            device: where the model lies.
+            evaluate_on: the same interactions with other features, of the same widths, on which
+                the trained model is ranked in the end; by default `data`.
+
         Raises:
-            ValueError: the dataset and the config do not fit (the message says how).
+            ValueError: a dataset and the config, or the two datasets, do not fit (the message says
+                how).
         """
         torch.set_num_threads(cfg.train.threads)
         _keep_freed_memory()
+        if evaluate_on is not None:
+            _require_same_shape(data, evaluate_on)
         self.cfg, self.data, self.protocol = cfg, data, protocol
+        self.evaluate_on = evaluate_on
         self.device = torch.device(device)
         self.draws = Draws(seed)
-        self.model: Recommender = cfg.model.build(data, self.draws.generator("init"))
-        self.model.to(self.device)
+        self.model: Recommender = self._built(data)
+        self._features = _trained_features(self.model) if evaluate_on is not None else {}
         self.pairs = TrainingPairs.of(data, self.device)
         self.valid = Evaluator(data, "valid", protocol, cfg.ks, self.device)
         self.optimizer = _optimizer(self.model, cfg.train)
@@ -121,6 +138,9 @@ class Run:
         self.best_value = -float("inf")
         self.best_model: dict[str, Tensor] = {}
         self.reports: list[EpochReport] = []
+
+    def _built(self, data: Dataset) -> Recommender:
+        return self.cfg.model.build(data, self.draws.generator("init")).to(self.device)
 
     @property
     def finished(self) -> bool:
@@ -155,17 +175,84 @@ class Run:
 
     def restore_best(self) -> Recommender:
         """The model with its weights of the best validation epoch, in evaluation mode."""
-        if not self.best_epoch:
-            raise RuntimeError("no epoch has been evaluated yet: there is no best state")
+        self._require_best()
         self.model.load_state_dict(self.best_model)
         return self.model.eval()
 
+    def scored(self) -> Recommender:
+        """The model that is ranked in the end, in evaluation mode: by default `restore_best`.
+
+        With `evaluate_on` it is another model, built on that dataset from the same initial draws,
+        with the parameters and persistent buffers of the best validation epoch; the run's own stays
+        as it is. What is made of features, such as an item graph, is made of that dataset's. A
+        trained feature table is the features too: where that dataset's are others, it is these, as
+        they come; where they are the same, it is the trained one.
+        """
+        if self.evaluate_on is None:
+            return self.restore_best()
+        self._require_best()
+        model = self._built(self.evaluate_on)
+        fresh = model.state_dict()
+        others = {k for k, v in _trained_features(model).items() if v != self._features[k]}
+        state = {k: fresh[k] if k in others else v for k, v in self.best_model.items()}
+        model.load_state_dict(state)
+        return model.eval()
+
+    def score_valid(self) -> Ranking:
+        """Validation metrics of the best validation epoch, at the natural end.
+
+        Without `evaluate_on` they are those of that epoch's report.
+        """
+        self._require_end("validation")
+        return self.valid.rank(self.scored())
+
     def score_test(self) -> Ranking:
         """Test metrics of the best validation epoch: once, at the natural end."""
-        if not self.finished:
-            raise RuntimeError(f"test is scored at the end of a run, not at epoch {self.epoch}")
+        self._require_end("test")
         test = Evaluator(self.data, "test", self.protocol, self.cfg.ks, self.device)
-        return test.rank(self.restore_best(), beyond=True, per_user=True)
+        return test.rank(self.scored(), beyond=True, per_user=True, strata=self.cfg.objective)
+
+    def _require_best(self) -> None:
+        if not self.best_epoch:
+            raise RuntimeError("no epoch has been evaluated yet: there is no best state")
+
+    def _require_end(self, what: str) -> None:
+        if not self.finished:
+            raise RuntimeError(f"{what} is scored at the end of a run, not at epoch {self.epoch}")
+
+
+def _require_same_shape(data: Dataset, other: Dataset) -> None:
+    """ValueError unless parameters trained on one dataset fit the other."""
+    for part in ("train", "valid", "test"):
+        if not np.array_equal(data.part(part), other.part(part)):
+            raise ValueError(
+                f"a run is evaluated on the interactions it is trained on: the {part} parts of"
+                f" {data.name!r} ({data.condition}) and {other.name!r} ({other.condition}) differ"
+            )
+    shape, other_shape = _widths(data), _widths(other)
+    if shape != other_shape:
+        raise ValueError(
+            f"what is trained on the features {shape} does not fit those to evaluate on,"
+            f" {other_shape}: modalities, kinds and widths must be the same"
+        )
+
+
+def _widths(data: Dataset) -> dict[str, str]:
+    """Kind of every item feature, and width of the dense ones."""
+    return {
+        name: f"dense {feature.values.shape[1]}" if isinstance(feature, Dense) else feature.kind
+        for name, feature in sorted(data.features.items())
+    }
+
+
+def _trained_features(model: Recommender) -> dict[str, str]:
+    """The parameters that are feature tables, by name, with a hash of what they hold."""
+    return {
+        f"{path}.{name}": hashlib.sha256(parameter.detach().cpu().numpy().data).hexdigest()
+        for path, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, FeatureTable)
+        for name, parameter in module.named_parameters()
+    }
 
 
 def fit(run: Run) -> Iterator[EpochReport]:

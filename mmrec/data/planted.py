@@ -36,6 +36,13 @@ class Modality:
     """Deviation of white noise in each column; a column's latent part has deviation near 1."""
     missing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the items without this modality, rounded down."""
+    encodes: str = ""
+    """The modality whose latent rows this one shows too, by a map and white noise of its own, as a
+    second encoder of the same texts does; empty: it has latent rows of its own. The
+    informativeness is that of those rows, so the two must agree in it."""
+    kept: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Share of the latent factors that are shown at all, the first ones; rounded, at least one. A
+    lossy encoder keeps few."""
 
 
 @config
@@ -72,8 +79,8 @@ def planted(
     """A planted dataset, split 8:1:1 per user unless `how` says otherwise.
 
     Raises:
-        ValueError: a user would have over three quarters of the items, or two modalities have
-            one name.
+        ValueError: a user would have over three quarters of the items, two modalities have one
+            name, or one encodes another that has no latent rows of its own.
     """
     return split(planted_raw(spec or Planted(), name), how, split_seed)
 
@@ -84,14 +91,13 @@ def planted_raw(spec: Planted, name: str = "planted") -> Raw:
     User u takes item i with odds popularity_i * exp(taste * p_u . q_i / sqrt(L)), without
     replacement. A modality's row of item i is A (sqrt(v) q_i + sqrt(1 - v) z_i) / sqrt(L) plus
     white noise, where v is its informativeness, A a random matrix, and z_i standard normal with
-    the stated correlation between modalities.
+    the stated correlation between modalities. One that encodes another has that one's z_i. One
+    that keeps K of the L factors has these alone, divided by sqrt(K).
 
     Every array has a random stream of its own, keyed by name: changing a modality changes neither
     the interactions nor another modality.
     """
-    names = [modality.name for modality in spec.modalities]
-    if len(set(names)) != len(names):
-        raise ValueError(f"planted modalities must have distinct names, got {names}")
+    _check_modalities(spec.modalities)
     taste_UL = _stream(spec, "users").standard_normal((spec.users, spec.factors))
     taste_IL = _stream(spec, "items").standard_normal((spec.items, spec.factors))
     features: dict[str, Feature] = {
@@ -105,15 +111,33 @@ def _stream(spec: Planted, name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(key[:16], "big"))
 
 
+def _check_modalities(modalities: tuple[Modality, ...]) -> None:
+    by_name = {modality.name: modality for modality in modalities}
+    if len(by_name) != len(modalities):
+        names = [modality.name for modality in modalities]
+        raise ValueError(f"planted modalities must have distinct names, got {names}")
+    own = [modality.name for modality in modalities if not modality.encodes]
+    for modality in modalities:
+        if modality.encodes and modality.encodes not in own:
+            raise ValueError(
+                f"planted modality {modality.name!r} encodes {modality.encodes!r}, which has no"
+                f" latent rows of its own; there are: {', '.join(own) or 'none'}"
+            )
+        informed = by_name[modality.encodes or modality.name].informativeness
+        if modality.informativeness != informed:
+            raise ValueError(
+                f"planted modality {modality.name!r} has an informativeness of"
+                f" {modality.informativeness}, but that of {modality.encodes!r}, whose latent rows"
+                f" it shows, is {informed}"
+            )
+
+
 def _modality(spec: Planted, modality: Modality, taste_IL: _Array) -> Dense:
     own = _stream(spec, f"modality/{modality.name}")
-    shared_IL = _stream(spec, "shared noise").standard_normal(taste_IL.shape)
-    correlation, informed = spec.noise_correlation, modality.informativeness
-    beside_IL = own.standard_normal(taste_IL.shape) * np.sqrt(1 - correlation)
-    beside_IL += shared_IL * np.sqrt(correlation)
-    latent_IL = np.sqrt(informed) * taste_IL + np.sqrt(1 - informed) * beside_IL
-    map_LF = own.standard_normal((spec.factors, modality.width)) / np.sqrt(spec.factors)
-    values_IF = latent_IL @ map_LF
+    latent_IL = _latent(spec, modality, taste_IL, own)
+    kept = max(1, round(modality.kept * spec.factors))
+    map_LF = own.standard_normal((kept, modality.width)) / np.sqrt(kept)
+    values_IF = latent_IL[:, :kept] @ map_LF
     values_IF += modality.noise * own.standard_normal(values_IF.shape)
     # Machines differ in the last bits of a matrix product; on a grid their digests agree.
     values_IF = np.round(values_IF * _GRID) / _GRID
@@ -121,6 +145,18 @@ def _modality(spec: Planted, modality: Modality, taste_IL: _Array) -> Dense:
     present = np.ones(spec.items, dtype=np.bool_)
     present[missing], values_IF[missing] = False, 0
     return Dense(present, values_IF.astype(np.float32))
+
+
+def _latent(
+    spec: Planted, modality: Modality, taste_IL: _Array, own: np.random.Generator
+) -> _Array:
+    """(I, L) what a modality could show; rows of its own are the first draw of its stream `own`."""
+    source = _stream(spec, f"modality/{modality.encodes}") if modality.encodes else own
+    shared_IL = _stream(spec, "shared noise").standard_normal(taste_IL.shape)
+    correlation, informed = spec.noise_correlation, modality.informativeness
+    beside_IL = source.standard_normal(taste_IL.shape) * np.sqrt(1 - correlation)
+    beside_IL += shared_IL * np.sqrt(correlation)
+    return np.sqrt(informed) * taste_IL + np.sqrt(1 - informed) * beside_IL
 
 
 def _interactions(spec: Planted, taste_UL: _Array, taste_IL: _Array) -> NDArray[np.int64]:
@@ -163,16 +199,29 @@ def _counts(spec: Planted, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def noise_only(spec: Planted) -> Planted:
     """The same interactions, and modalities that show nothing of taste."""
-    blind = (
-        Modality(name=m.name, width=m.width, informativeness=0.0, noise=m.noise, missing=m.missing)
+    blind = (dataclasses.replace(m, informativeness=0.0) for m in spec.modalities)
+    return dataclasses.replace(spec, modalities=tuple(blind))
+
+
+def with_worse_encoders(spec: Planted) -> Planted:
+    """The same, and of each modality X an `X_b` that keeps the first third of the same latent."""
+    worse = (
+        dataclasses.replace(m, name=f"{m.name}_b", encodes=m.name, kept=1 / 3)
         for m in spec.modalities
     )
-    return dataclasses.replace(spec, modalities=tuple(blind))
+    return dataclasses.replace(spec, modalities=(*spec.modalities, *worse))
 
 
 BUILT_IN: dict[str, Planted] = {
     "planted": Planted(),
     "planted-noise": noise_only(Planted()),
+    "planted-text": Planted(
+        modalities=(
+            Modality(name="text", width=32),
+            Modality(name="image", width=48, informativeness=0.0),
+        )
+    ),
+    "planted-encoders": with_worse_encoders(Planted()),
     "planted-1m": Planted(users=10_000, items=4_000, interactions=1_000_000),
 }
 """By the names that `mmrec.data.sources.load` knows."""

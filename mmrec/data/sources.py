@@ -72,11 +72,13 @@ def available(data_root: Path | None = None) -> dict[str, str]:
 
 
 def _summary(spec: Planted) -> str:
-    blind = all(modality.informativeness == 0 for modality in spec.modalities)
-    names = ", ".join(modality.name for modality in spec.modalities)
+    names = ", ".join(
+        f"{modality.name} (pure noise)" if modality.informativeness == 0 else modality.name
+        for modality in spec.modalities
+    )
     return (
         f"synthetic, {spec.users} users, {spec.items} items, {spec.interactions} interactions;"
-        f" {names}{' (pure noise)' if blind else ''}"
+        f" {names}"
     )
 
 

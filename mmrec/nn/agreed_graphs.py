@@ -47,7 +47,7 @@ def agreed_neighbours(tables: Sequence[NDArray[np.float32]], k: int) -> list[sp.
         }
 
     inputs = {f"values{m}": table for m, table in enumerate(tables)}
-    lists = cached("damrs-1", {**inputs, "k": k}, build)
+    lists = cached("damrs-2", {**inputs, "k": k}, build)
     found = [lists[str(m)] for m in range(len(tables))]
     return [listed(near_IK, np.ones(near_IK.shape)) for near_IK in found]
 

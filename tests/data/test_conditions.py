@@ -1,16 +1,26 @@
+import dataclasses
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from mmrec.config import override
+from mmrec.config import changed, override
 from mmrec.data.conditions import Condition, apply
 from mmrec.data.dataset import Dataset, Dense, Tags
 from mmrec.data.planted import Modality, Planted, planted
+from mmrec.evaluation import PROTOCOLS
+from mmrec.models.base import ModelConfig
+from mmrec.training import Run, RunConfig, TrainConfig, fit
+from tests.models.every import CONFIGS
 
 RANDOM = ("noise", "matched", "shuffle")
 FILLERS = (*RANDOM, "constant", "zero", "mean")
+WHENS = ("train+eval", "eval")
+KNOCKOUT = {"modalities": ("text", "image"), "filler": "noise"}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,7 @@ def test_constants_by_hand(data):
 
 
 @given(seed=st.integers(0, 50))
+@settings(deadline=None)
 def test_shuffle_keeps_the_rows_and_moves_them(seed):
     base = planted(Planted(users=30, items=40, interactions=200))
     after = rows(knocked(base, "shuffle", "text", seed=seed), "text")
@@ -114,10 +125,14 @@ def test_an_unknown_modality_is_refused_by_name(data):
         knocked(data, "zero", "audio")
 
 
-def test_a_modality_without_vectors_is_refused(data):
+@pytest.fixture(scope="module")
+def tagged(data):
     tags = Tags(np.ones(150, bool), np.arange(151), np.zeros(150, np.int64), ("a",))
-    tagged = Dataset("tagged", 60, 150, data.train, data.valid, data.test, {"tags": tags})
-    with pytest.raises(ValueError, match="'tags' is of kind tags: only dense ones"):
+    return dataclasses.replace(data, features={**data.features, "tags": tags})
+
+
+def test_a_modality_without_vectors_is_refused(tagged):
+    with pytest.raises(ValueError, match=r"'tags' is of kind tags: only dense ones .* by 'noise'"):
         knocked(tagged, "noise", "tags")
 
 
@@ -126,16 +141,60 @@ def test_a_second_condition_is_refused(data):
         knocked(knocked(data, "zero"), "noise")
 
 
-def test_names_for_tables():
-    assert Condition(modalities=("text", "image"), filler="noise").name == "image+text=noise"
-    assert Condition(modalities=("text",), filler="shuffle", seed=3).name == "text=shuffle#3"
+@pytest.mark.parametrize(
+    ("fields", "name", "knocked", "swapped"),
+    [
+        ({}, "baseline", "", ""),
+        (KNOCKOUT, "image+text=noise", "image+text", ""),
+        ({"modalities": ("text",), "filler": "mean", "seed": 3}, "text=mean#3", "text", ""),
+        ({**KNOCKOUT, "when": "eval"}, "image+text=noise@eval", "image+text", ""),
+        ({**KNOCKOUT, "when": "eval", "seed": 1}, "image+text=noise#1@eval", "image+text", ""),
+        ({"swap": (("text", "tagtext"),)}, "text<-tagtext", "", "text<-tagtext"),
+        (
+            {"swap": (("text", "tagtext"), ("image", "vit")), "when": "eval"},
+            "image<-vit,text<-tagtext@eval",
+            "",
+            "image<-vit,text<-tagtext",
+        ),
+        (
+            {**KNOCKOUT, "swap": (("sound", "vggish"),), "seed": 2},
+            "sound<-vggish,image+text=noise#2",
+            "image+text",
+            "sound<-vggish",
+        ),
+    ],
+)
+def test_names_for_tables(fields, name, knocked, swapped):
+    condition = Condition(**fields)
+    assert (condition.name, condition.knocked, condition.swapped) == (name, knocked, swapped)
+    assert condition.baseline == (name == "baseline")
+
+
+def test_what_names_a_trial_does_not_grow_with_what_it_does_not_use():
+    """So that trials keep their names when a condition can say more."""
+    assert changed(Condition()) == {"": "Condition"}
+    assert changed(Condition(**KNOCKOUT)) == {
+        "": "Condition",
+        "modalities": ["image", "text"],
+        "filler": "noise",
+    }
+    assert changed(Condition(**KNOCKOUT, when="eval")) != changed(Condition(**KNOCKOUT))
+
+
+def test_when_is_the_callers_business(data):
+    now, later = (apply(Condition(**KNOCKOUT, when=when), data) for when in WHENS)
+    assert now.digest == later.digest
+    assert later.condition == "image+text=noise@eval"
 
 
 def test_the_order_of_modalities_does_not_make_another_condition():
     one, two = (Condition(modalities=m, filler="mean") for m in (("a", "b"), ("b", "a")))
     assert one == two
-    text = TypeAdapter(Condition).dump_json(one)
-    assert TypeAdapter(Condition).validate_json(text) == one
+    swaps = (("a", "b"), ("c", "d"))
+    assert Condition(swap=swaps) == Condition(swap=swaps[::-1])
+    whole = override(one, {"swap": [["d", "c"], ["c", "d"]]})
+    text = TypeAdapter(Condition).dump_json(whole)
+    assert TypeAdapter(Condition).validate_json(text) == whole
 
 
 @pytest.mark.parametrize(
@@ -145,9 +204,95 @@ def test_the_order_of_modalities_does_not_make_another_condition():
         ({"filler": "zero"}, "both modalities and a filler, or neither"),
         ({"filler": "blur"}, "Input should be 'none', 'noise', 'matched'"),
         ({"modalities": ("a", "a"), "filler": "zero"}, "named more than once"),
+        ({"when": "eval"}, "the baseline replaces nothing: it cannot do so at 'eval' only"),
+        ({"modalities": ("a",), "filler": "zero", "when": "test"}, "'train.eval' or 'eval'"),
+        ({"swap": (("a", "b"), ("a", "c"))}, "named more than once"),
+        ({"swap": (("a", "a"),)}, r"swapped with themselves: \['a'\]"),
+        (
+            {"swap": (("a", "b"),), "modalities": ("a",), "filler": "zero"},
+            r"both swapped and knocked out: \['a'\]",
+        ),
     ],
 )
 def test_half_a_condition_is_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         Condition(**change)
     assert override(Condition(), {"seed": 2}).seed == 2
+
+
+# --- encoder swaps
+
+
+def test_a_swap_gives_the_other_vectors_and_their_gaps_and_leaves_the_rest(data):
+    third = Dense(np.ones(150, bool), np.arange(300, dtype=np.float32).reshape(150, 2))
+    wider = dataclasses.replace(data, features={**data.features, "sound": third})
+    swapped = apply(Condition(swap=(("text", "image"),)), wider)
+    assert swapped.features == {**wider.features, "text": wider.features["image"]}
+    assert (swapped.condition, wider.condition) == ("text<-image", "baseline")
+    assert swapped.digest != wider.digest
+    for part in ("train", "valid", "test"):
+        assert swapped.part(part) is wider.part(part)
+
+
+def test_every_swap_takes_what_was_there_before(data):
+    """Also where modalities change places, or the other is knocked out."""
+    text, image = data.features["text"], data.features["image"]
+    turned = apply(Condition(swap=(("text", "image"), ("image", "text"))), data)
+    assert turned.features == {"text": image, "image": text}
+    mixed = apply(Condition(swap=(("text", "image"),), modalities=("image",), filler="zero"), data)
+    assert mixed.features["text"] is image
+    assert not rows(mixed).any()
+    assert mixed.condition == "text<-image,image=zero"
+
+
+@pytest.mark.parametrize(
+    ("pair", "kind", "message"),
+    [
+        (("text", "vit"), KeyError, "no modality 'vit'; it has: image, tags, text"),
+        (("vit", "text"), KeyError, "no modality 'vit'; it has: image, tags, text"),
+        (("text", "tags"), ValueError, "'tags' is of kind tags: only dense ones"),
+        (("tags", "text"), ValueError, "'tags' is of kind tags: only dense ones"),
+    ],
+)
+def test_a_swap_with_what_is_not_there_or_not_dense_is_refused(tagged, pair, kind, message):
+    with pytest.raises(kind, match=message):
+        apply(Condition(swap=(pair,)), tagged)
+
+
+# --- what models make of it
+
+
+def readings(cfg: ModelConfig) -> list[ModelConfig]:
+    """With feature tables as they are and, where the model can train them, trained."""
+    if not hasattr(cfg, "train_features"):
+        return [cfg]
+    return [override(cfg, {"train_features": trained}) for trained in (False, True)]
+
+
+USERS_OF_FEATURES = [
+    pytest.param(reading, id=f"{name}-{kind}")
+    for name, cfg in CONFIGS.items()
+    if cfg.CARD.modalities != "none"
+    for reading, kind in zip(readings(cfg), ("frozen", "trained"), strict=False)
+]
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """Both modalities all alike, and all zero, in a small dataset; some items lack the text."""
+    modalities = (Modality(name="text", width=6, missing=0.1), Modality(name="image", width=6))
+    base = planted(Planted(users=20, items=30, interactions=200, modalities=modalities, factors=4))
+    return [knocked(base, filler, "image", "text") for filler in ("constant", "zero")]
+
+
+@pytest.mark.parametrize("cfg", USERS_OF_FEATURES)
+def test_no_model_makes_nan_of_a_filler(worlds, cfg):
+    """In a step and an evaluation, though columns have deviation 0 and rows have length 0."""
+    train = TrainConfig(epochs=1, batch_size=1000)
+    for data in worlds:
+        run = Run(RunConfig(model=cfg, train=train), data, seed=0, protocol=PROTOCOLS["full"])
+        (report,) = fit(run)
+        assert all(map(math.isfinite, (*report.losses.values(), *report.valid.values())))
+        with torch.no_grad():
+            tables = (*run.model.state_dict().values(), *run.model.eval().embeddings())
+        assert all(table.isfinite().all() for table in tables), data.condition

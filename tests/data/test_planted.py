@@ -60,10 +60,10 @@ def train_matrix(data):
     return liked_UI
 
 
-def content(data):
+def content(data, *names):
     """Best kernel ridge regression of a user's row on the items' features, over a small grid."""
     liked_UI = train_matrix(data)
-    tables = [values(data, name) - values(data, name).mean(0) for name in ("text", "image")]
+    tables = [values(data, name) - values(data, name).mean(0) for name in names]
     rows = np.concatenate([table / np.sqrt(table.var(0).sum()) for table in tables], axis=1)
     kernel, own = rows @ rows.T, np.eye(data.num_items)
     popular_I = liked_UI.mean(0)
@@ -97,8 +97,67 @@ def ids_only(data):
 
 def test_content_beats_ids_in_planted_and_is_useless_in_planted_noise():
     informed, blind = planted(BUILT_IN["planted"]), planted(BUILT_IN["planted-noise"])
-    assert content(informed) > 1.2 * ids_only(informed)
-    assert content(blind) < 1.05 * popularity(blind) < ids_only(blind)
+    assert content(informed, "text", "image") > 1.2 * ids_only(informed)
+    assert content(blind, "text", "image") < 1.05 * popularity(blind) < ids_only(blind)
+
+
+def test_in_planted_text_the_text_alone_informs():
+    worlds = {name: planted(BUILT_IN[name]) for name in ("planted", "planted-noise")}
+    data = planted(BUILT_IN["planted-text"])
+    np.testing.assert_array_equal(data.train, worlds["planted"].train)
+    np.testing.assert_array_equal(values(data, "text"), values(worlds["planted"], "text"))
+    np.testing.assert_array_equal(values(data, "image"), values(worlds["planted-noise"], "image"))
+    assert content(data, "text") > 1.2 * popularity(data) > 1.1 * content(data, "image")
+
+
+def test_in_planted_encoders_the_second_of_each_modality_is_worse():
+    data = planted(BUILT_IN["planted-encoders"])
+    for name in ("text", "image"):
+        np.testing.assert_array_equal(values(data, name), values(planted(), name))
+        assert content(data, name) > 1.2 * content(data, f"{name}_b")
+        assert content(data, f"{name}_b") > 1.2 * popularity(data)
+
+
+def explained(data, of, by):
+    """Mean R^2 of linear regressions of a basis of the columns of `of` on those of `by`."""
+    of_IF, by_IF = (values(data, name) - values(data, name).mean(0) for name in (of, by))
+    return np.square(np.linalg.qr(by_IF)[0].T @ np.linalg.qr(of_IF)[0]).sum() / of_IF.shape[1]
+
+
+def test_an_encoder_shows_the_share_of_the_same_latent_that_it_keeps():
+    """As wide as what they keep and without white noise, columns are the factors, turned."""
+    informed, third = 0.7, {"width": 8, "kept": 1 / 3}
+    text, image = (
+        Modality(name=name, width=24, informativeness=informed, noise=0)
+        for name in ("text", "image")
+    )
+    modalities = (
+        text,
+        image,
+        *(
+            dataclasses.replace(m, name=f"{m.name}_b", encodes=m.name, **third)
+            for m in (text, image)
+        ),
+        dataclasses.replace(text, name="text_c", encodes="text"),
+        dataclasses.replace(text, name="taste", informativeness=1.0),
+    )
+    spec = Planted(users=20, items=3000, interactions=400, modalities=modalities, factors=24)
+    raw = planted_raw(spec)
+    expected = {
+        # Taste is a share of the variance of each latent factor.
+        ("taste", "text"): informed,
+        ("taste", "text_b"): informed / 3,
+        # Encoders of one modality differ in what they keep, and in nothing else.
+        ("text", "text_c"): 1,
+        ("text_b", "text"): 1,
+        ("text", "text_b"): 1 / 3,
+        # Two modalities have taste in common.
+        ("text", "image"): informed**2,
+        ("text_b", "image_b"): informed**2,
+        ("text_b", "image"): informed**2,
+    }
+    found = {pair: explained(raw, *pair) for pair in expected}
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_planted_noise_has_the_interactions_of_planted():
@@ -149,8 +208,13 @@ def test_the_chunks_in_which_users_are_drawn_do_not_show(monkeypatch):
 
 def test_digests_of_the_built_in_sets_stay():
     """A changed digest renames every trial on planted data: change it on purpose only."""
-    digests = {name: planted(BUILT_IN[name]).digest for name in ("planted", "planted-noise")}
-    assert digests == {"planted": "20af03d349791b0c", "planted-noise": "6815ecad638c785e"}
+    digests = {name: planted(spec).digest for name, spec in BUILT_IN.items() if spec.users < 1000}
+    assert digests == {
+        "planted": "20af03d349791b0c",
+        "planted-noise": "6815ecad638c785e",
+        "planted-text": "f677ee96ea1fe671",
+        "planted-encoders": "4bc6c3fa84c658d6",
+    }
 
 
 def test_popularity_follows_the_power_law():
@@ -186,6 +250,23 @@ def test_too_many_interactions_and_twin_names_are_refused():
         planted(dataclasses.replace(SMALL, interactions=60 * 60))
     with pytest.raises(ValueError, match=r"distinct names, got \['a', 'a'\]"):
         planted(dataclasses.replace(SMALL, modalities=(Modality(name="a"), Modality(name="a"))))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"encodes": "b"}, "'b' encodes 'b', which has no latent rows of its own; there are: a"),
+        ({"encodes": "c"}, "'b' encodes 'c', which has no latent rows of its own; there are: a"),
+        (
+            {"encodes": "a", "informativeness": 0.1},
+            "'b' has an informativeness of 0.1, but that of 'a', whose latent rows it shows, is",
+        ),
+    ],
+)
+def test_an_encoder_of_what_has_no_such_latent_is_refused(encoder, message):
+    modalities = (Modality(name="a"), Modality(name="b", **encoder))
+    with pytest.raises(ValueError, match=message):
+        planted(dataclasses.replace(SMALL, modalities=modalities))
 
 
 def test_a_million_interactions_take_seconds():
