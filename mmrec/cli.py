@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from mmrec.study.ledger import Refused
-from mmrec.study.study import Study
+from mmrec.study.study import Choice, Study
 from mmrec.tune.job import Job, Options
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -30,6 +30,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """
     arguments = vars(study_parser(study).parse_args(argv))
     dry_run = arguments.pop("dry_run")
+    arguments["choices"] = {c.name: arguments.pop(c.name) for c in study.choices}
     try:
         arguments["changes"] = dict(_change(text) for text in arguments["changes"])
         job = Job(study, Options(**arguments))
@@ -99,6 +100,8 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
         action="store_true",
         help="print cells, trials and a time forecast from a short pilot",
     )
+    if study.choices or study.tuning:
+        _own_arguments(parser, study)
     budget = parser.add_argument_group("budget")
     budget.add_argument(
         "--max-trials",
@@ -132,6 +135,41 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
         help="more than 0 trains on GPUs; use 1/n (default 0)",
     )
     return parser
+
+
+def _own_arguments(parser: argparse.ArgumentParser, study: Study) -> None:
+    own = parser.add_argument_group("what this study compares")
+    for choice in study.choices:
+        own.add_argument(
+            f"--{choice.name}",
+            dest=choice.name,
+            type=lambda text, choice=choice: _words(text, choice),
+            default=choice.default,
+            metavar="A,B",
+            help=f"{choice.help} (default {','.join(choice.default) or 'what the data has'})",
+        )
+    if study.tuning:
+        own.add_argument(
+            "--tune",
+            type=int,
+            metavar="N",
+            help="validation trials for the nuisance knobs of each arm, 0 for none"
+            f" (default {study.tuning.trials})",
+        )
+        own.add_argument(
+            "--tune-each", action="store_true", help="tune under every condition by itself"
+        )
+
+
+def _words(text: str, choice: Choice) -> tuple[str, ...]:
+    """The words of `a,b`, each once."""
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for word in words:
+        if choice.allowed and word not in choice.allowed:
+            near = difflib.get_close_matches(word, choice.allowed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(choice.allowed)}"
+            raise argparse.ArgumentTypeError(f"{word!r} is unknown; {hint}")
+    return words
 
 
 def _data_arguments(parser: argparse.ArgumentParser, dataset: str) -> None:

@@ -14,7 +14,8 @@ from mmrec.config import override
 from mmrec.models.bpr import BPR
 from mmrec.models.sibrar import SiBraR
 from mmrec.study.claims import Better, Claim, Collapses, MainlyThroughRatio, Where
-from mmrec.study.study import Factor, Range, Study
+from mmrec.study.ranges import Range
+from mmrec.study.study import Factor, Study
 from mmrec.study.views import HeatMap, MainEffects, Measures, RatioCurve
 from mmrec.training import RunConfig, TrainConfig
 

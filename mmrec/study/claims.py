@@ -156,7 +156,7 @@ def _column(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name]
 
 
-def _matrix(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, str]:
+def cells_by_seeds(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, str]:
     """Cells by the seeds that they have in common, and in words what that left out.
 
     Cells that miss so many seeds that no verdict were left are passed over if others have enough.
@@ -179,7 +179,7 @@ def _matrix(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, str]:
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """What stands on one side of a comparison."""
 
     cell: str
@@ -189,25 +189,25 @@ class _Side:
     words: str
 
 
-def _best(where: Where, data: ClaimData) -> _Side:
+def best_cell(where: Where, data: ClaimData) -> Side:
     """The cell with the highest validation mean; of equal ones the first by id.
 
     The row of a seed is that of the cell which the other seeds choose (see the file's top).
     """
     rows = where.of(data.rows())
-    table, note = _matrix(rows, data.valid)
+    table, note = cells_by_seeds(rows, data.valid)
     table = table.sort_index()
     cell = str(table.mean(axis=1).idxmax())
     words = str(rows.loc[rows["cell"] == cell, "label"].iloc[0])
     if len(table) == 1:
-        return _Side(cell, rows.set_index("seed"), words)
+        return Side(cell, rows.set_index("seed"), words)
     others = {s: table.drop(columns=s) if table.shape[1] > 1 else table for s in table.columns}
     chosen = [(values.mean(axis=1).idxmax(), s) for s, values in others.items()]
     rows = rows.set_index(["cell", "seed"]).loc[chosen].reset_index("cell")
     words += f" (best of {len(table)} by validation"
     if set(rows["cell"]) != {cell}:
         words += f"; without the judged seed one of {len(set(rows['cell']))} cells"
-    return _Side(cell, rows, words + f"; {note})" if note else words + ")")
+    return Side(cell, rows, words + f"; {note})" if note else words + ")")
 
 
 class ClaimTest(ABC):
@@ -233,7 +233,7 @@ class _Comparison(ClaimTest):
     """Smallest effect of interest, as a share of the mean of `than`."""
 
     def judge(self, data: ClaimData, alpha: float) -> Verdict:
-        left, right = _best(self.cell, data), _best(self.than, data)
+        left, right = best_cell(self.cell, data), best_cell(self.than, data)
         if left.cell == right.cell:
             raise Absent(f"both sides are one cell: {left.words}")
         seeds = left.rows.index.intersection(right.rows.index).sort_values()
@@ -246,9 +246,9 @@ class _Comparison(ClaimTest):
         missing = len(left.rows.index.union(right.rows.index)) - len(seeds)
         if missing:
             words.append(f"{missing} seeds are not in both")
-        words.append(f"bootstrap-t {_span(bootstrap_t(left_S - right_S, alpha))}")
+        words.append(f"bootstrap-t {span(bootstrap_t(left_S - right_S, alpha))}")
         verdict = replace(self.verdict(pair, alpha), unit=data.objective)
-        return _with_users(_worded(verdict, self.level(alpha), words), data, sides)
+        return with_users(worded(verdict, self.level(alpha), words), data, sides)
 
     @abstractmethod
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
@@ -265,6 +265,21 @@ class Better(_Comparison):
 
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
         return judge_better(pair, alpha, self.smallest)
+
+
+@dataclass(frozen=True)
+class Worse(_Comparison):
+    """The best cell of `cell` is worse on test than the best cell of `than`."""
+
+    def verdict(self, pair: Paired, alpha: float) -> Verdict:
+        turned = judge_better(replace(pair, effect=-pair.effect), alpha, self.smallest)
+        return replace(
+            turned,
+            effect=pair.effect,
+            relative=pair.relative,
+            low=-turned.high,
+            high=-turned.low,
+        )
 
 
 @dataclass(frozen=True)
@@ -307,7 +322,7 @@ class MainlyThroughRatio(ClaimTest):
 
     def judge(self, data: ClaimData, alpha: float) -> Verdict:
         rows = _both_positive(self.where.of(data.rows()), self.numerator, self.denominator)
-        table, note = _matrix(rows, data.test)
+        table, note = cells_by_seeds(rows, data.test)
         logs_C2, y_CS = self._places(rows, table), table.to_numpy(float)
         seeds = y_CS.shape[1]
         if seeds < 3:  # leaving one out must leave two
@@ -331,7 +346,7 @@ class MainlyThroughRatio(ClaimTest):
             unit="share of variance",
         )
         words = [*self._words(shares, ratio_C, y_CS, result), note]
-        return _worded(verdict, 1 - alpha, words)
+        return worded(verdict, 1 - alpha, words)
 
     def _words(
         self, shares: np.ndarray, ratio_C: np.ndarray, y_CS: np.ndarray, result: Anova
@@ -384,8 +399,8 @@ class Collapses(ClaimTest):
 
     def judge(self, data: ClaimData, alpha: float) -> Verdict:
         far, near = self._sides(data)
-        best = _best(Where(), replace(data, trials=near))
-        cells, note = _matrix(far, data.test)
+        best = best_cell(Where(), replace(data, trials=near))
+        cells, note = cells_by_seeds(far, data.test)
         seeds = cells.columns.intersection(best.rows.index)
         if seeds.empty:
             raise Absent(f"no seed in common: {best.words} and the cells above {self.above:g}")
@@ -402,15 +417,15 @@ class Collapses(ClaimTest):
             f"mean of {len(cells)} cells with {self.numerator} / {self.denominator} above"
             f" {self.above:g} against {best.words}",
             note,
-            *(f"{m} {v.effect:+.3g} {_span(v.interval(alpha))}" for m, v in moves.items()),
+            *(f"{m} {v.effect:+.3g} {span(v.interval(alpha))}" for m, v in moves.items()),
         ]
         verdict = _compound_words(parts, p, alpha)
         if verdict == "not separable" and -margin < ends[0] and ends[1] < margin:
             verdict = "refuted"
             words.append(f"the change is inside +-{self.smallest:.0%} of the base")
         result = Verdict(verdict, fall.effect, fall.relative, *ends, p=p, mde=fall.mde, n=fall.n)
-        result = _worded(replace(result, unit=data.objective), 1 - alpha, words)
-        return _with_users(result, data, [far, base])
+        result = worded(replace(result, unit=data.objective), 1 - alpha, words)
+        return with_users(result, data, [far, base])
 
     def _sides(self, data: ClaimData) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows beyond the ratio, and those inside the ridge."""
@@ -511,17 +526,24 @@ def _compound_words(parts: Sequence[Paired], p: float, alpha: float) -> str:
     return "refuted" if any(part.effect < 0 for part in parts) else "supported"
 
 
-def _worded(verdict: Verdict, level: float, words: Sequence[str]) -> Verdict:
+def worded(verdict: Verdict, level: float, words: Sequence[str]) -> Verdict:
+    """Its `detail` put between the words and the level of its interval; empty words are dropped."""
     parts = [*words, verdict.detail, f"interval at {100 * level:.3g} %"]
     return replace(verdict, detail="; ".join(part for part in parts if part))
 
 
-def _span(ends: tuple[float, float]) -> str:
+def span(ends: tuple[float, float]) -> str:
+    """An interval for a verdict's `detail`."""
     return f"[{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
-def _with_users(verdict: Verdict, data: ClaimData, sides: Sequence[pd.DataFrame]) -> Verdict:
-    """The interval over users added, if the vectors of all trials were kept."""
+def with_users(
+    verdict: Verdict, data: ClaimData, sides: Sequence[pd.DataFrame], alpha: float = ALPHA
+) -> Verdict:
+    """The interval over users added, if the vectors of all trials were kept.
+
+    `alpha` is below its default only to make up for sides that were chosen on test.
+    """
     means = []
     for rows in sides:
         vectors = [data.per_user(name) for name in rows["hash"]]
@@ -529,5 +551,5 @@ def _with_users(verdict: Verdict, data: ClaimData, sides: Sequence[pd.DataFrame]
         if not kept or len(kept) < len(vectors):
             return verdict
         means.append(np.mean(kept, axis=0))
-    low, high = user_interval(means[0] - means[1])
+    low, high = user_interval(means[0] - means[1], alpha)
     return replace(verdict, user_low=low, user_high=high)

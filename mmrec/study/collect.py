@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mmrec.study.claims import ClaimData
 from mmrec.study.ledger import Ledger, Row
 from mmrec.study.seal import unseal
 from mmrec.study.store import Folder
-from mmrec.study.study import Planned, Study
+from mmrec.study.study import ARM, Planned, Study
 from mmrec.study.trials import Trial
 
 LEARNING_CURVES = 500
@@ -50,7 +51,8 @@ def trial_table(
 
 
 _COLUMNS = (
-    "hash", "cell", "label", "phase", "attempt", "state", "seed", "condition", "model",
+    "hash", "cell", "label", "phase", "attempt", "state", "seed", "arm", "condition", "knocked",
+    "filler", "when", "model",
     "best_epoch", "epochs", "epoch_cap", "seconds", "host", "hardware", "device", "threads",
     "torch", "error", "started", "ended", "config", "cpus", "gpus",
 )  # fmt: skip
@@ -67,7 +69,11 @@ def _entry(
         "phase": planned.phase,
         "state": "planned",
         "seed": trial.seed,
+        "arm": planned.arm,
         "condition": trial.condition.name,
+        "knocked": "+".join(trial.condition.modalities),
+        "filler": trial.condition.filler if trial.condition.modalities else "",
+        "when": trial.condition.when,
         "model": type(trial.run.model).__name__,
         "epoch_cap": trial.run.train.epochs,
         "config": trial.to_json(),
@@ -75,7 +81,7 @@ def _entry(
         "gpus": resources[1],
         "error": "",
     }
-    if planned.phase != "control":
+    if planned.phase not in ("control", "tune"):
         entry |= {path: get(trial.run, path) for path in paths}
     if row is None:
         return entry
@@ -133,12 +139,63 @@ def select(trials: pd.DataFrame, objective: str) -> str | None:
     Only cells with the most replicates among the finished ones take part: a lucky single seed is
     not a best cell. Ties go to the cell that was planned first.
     """
-    done = trials[(trials["state"] == "done") & (trials["phase"] != "control")]
+    chosen_from = ~trials["phase"].isin(("control", "tune"))
+    done = trials[(trials["state"] == "done") & chosen_from]
     if done.empty:
         return None
     by_cell = done.groupby("cell", sort=False)[f"valid.{objective}"].agg(["mean", "count"])
     full = by_cell[by_cell["count"] == by_cell["count"].max()]
     return str(full["mean"].idxmax())
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the tries of nuisance knobs came to."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    """`Study.tuning_key` -> dotted path -> the value of the best try by validation."""
+    tries: list[dict[str, Any]]
+    """One entry a try: arm, condition, nth, its knobs, state, valid, chosen."""
+    complete: bool
+    """Whether every try has come to an end."""
+
+
+def tuned(study: Study, tries: Iterable[Planned], rows: Mapping[str, Row]) -> Tuned:
+    """Choose each arm's settings by validation; of equal tries the first.
+
+    A try that failed (a learning rate may be too much) is passed over; an arm of which all failed
+    keeps its own settings.
+    """
+    groups: dict[str, list[Planned]] = {}
+    for planned in tries:
+        key = study.tuning_key(planned.arm, planned.trial.condition)
+        groups.setdefault(key, []).append(planned)
+    settings: dict[str, Mapping[str, Any]] = {}
+    table, complete = [], True
+    for key, group in groups.items():
+        ended = [rows.get(planned.hash) for planned in group]
+        complete &= all(row is not None and row.state in ("done", "failed") for row in ended)
+        value_of = {
+            n: row.value
+            for n, row in enumerate(ended)
+            if row is not None and row.state == "done" and row.value is not None
+        }
+        best = max(value_of, key=lambda n: value_of[n], default=0)
+        knobs = [{k: v for k, v in planned.levels.items() if k != ARM} for planned in group]
+        settings[key] = knobs[best]
+        for n, (planned, row) in enumerate(zip(group, ended, strict=True)):
+            table.append(
+                {
+                    "arm": planned.arm,
+                    "condition": planned.trial.condition.name,
+                    "nth": n,
+                    **knobs[n],
+                    "state": row.state if row else "planned",
+                    "valid": value_of.get(n),
+                    "chosen": n == best,
+                }
+            )
+    return Tuned(settings, table, complete)
 
 
 def plan_to_json(planned: Iterable[Planned]) -> bytes:
@@ -151,6 +208,7 @@ def plan_to_json(planned: Iterable[Planned]) -> bytes:
             "phase": p.phase,
             "levels": dict(p.levels),
             "trial": p.trial.to_json(),
+            "parent": p.parent,
         }
         for p in planned
     ]
@@ -167,6 +225,7 @@ def plan_from_json(content: bytes) -> list[Planned]:
             row["phase"],
             Trial.from_json(row["trial"]),
             row["levels"],
+            row.get("parent", ""),
         )
         for row in json.loads(content)
     ]

@@ -34,6 +34,7 @@ def tables_of(
     manifest = {
         **manifest,
         "planned": len(planned),
+        **_tuning(study, ledger, folder),
         "selected": collect.select(judged, objective),
         "hardware": sorted({*sealed["hardware"].dropna(), *manifest["hardware"]}),
     }
@@ -52,8 +53,13 @@ def tables_of(
 
 def _planned(ledger: Ledger, folder: Folder, kind: str) -> list[Planned]:
     plan = []
+    if kind == "grid" and folder.exists("plan-tune.json"):
+        # A try that was chosen is a trial of the grid as well, and stands there.
+        plan = collect.plan_from_json(folder.read("plan-tune.json"))
     if folder.exists(f"plan-{kind}.json"):
-        plan = collect.plan_from_json(folder.read(f"plan-{kind}.json"))
+        main = collect.plan_from_json(folder.read(f"plan-{kind}.json"))
+        named = {p.hash for p in main}
+        plan = [*(p for p in plan if p.hash not in named), *main]
     if kind == "search":
         named = {p.hash for p in plan}
         suggested = collect.planned_from_rows(ledger.rows("search"))
@@ -63,4 +69,13 @@ def _planned(ledger: Ledger, folder: Folder, kind: str) -> list[Planned]:
 
 def _judged(trials: pd.DataFrame, kind: str) -> pd.DataFrame:
     """The trials that claims may rest on: of a search only what was run again under all seeds."""
-    return trials[trials["phase"] != "search"] if kind == "search" else trials
+    return trials[trials["phase"] != ("search" if kind == "search" else "tune")]
+
+
+def _tuning(study: Study, ledger: Ledger, folder: Folder) -> dict[str, Any]:
+    """What `run.json` says of tuning: the settings chosen, and every try."""
+    if not folder.exists("plan-tune.json"):
+        return {}
+    tries = collect.plan_from_json(folder.read("plan-tune.json"))
+    tuned = collect.tuned(study, tries, collect.rows_of(ledger))
+    return {"tuned": tuned.settings, "tries": tuned.tries}

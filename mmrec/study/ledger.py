@@ -23,7 +23,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from mmrec.study.study import Planned, Range
+from mmrec.study.ranges import Range
+from mmrec.study.study import Planned
 
 Kind = Literal["grid", "search"]
 KINDS: tuple[Kind, ...] = ("grid", "search")

@@ -8,32 +8,13 @@ from typing import Any
 from mmrec.config import get, override
 from mmrec.data.conditions import Condition
 from mmrec.study.claims import Claim
+from mmrec.study.ranges import Range
 from mmrec.study.trials import Setting, Trial, describe
+from mmrec.study.tuning import Tuning
 from mmrec.training import RunConfig
 
-
-@dataclass(frozen=True)
-class Range:
-    """Where a search may look for a numeric knob."""
-
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"a range needs low < high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(
-                f"a logarithmic range cannot start at {self.low}; plan 0 as a level instead"
-            )
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Low and high as a search hands them out: whole numbers only where it says `integer`."""
-        kind = int if self.integer else float
-        return kind(self.low), kind(self.high)
+ARM = "arm"
+"""The level by which a cell's arm goes; a knob's level goes by its dotted path."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +61,36 @@ class Planned:
     phase: str
     trial: Trial
     levels: Mapping[str, Any]
+    parent: str = ""
+    """The trial whose trained state this one may start from, where it only evaluates."""
+
+    @property
+    def arm(self) -> str:
+        """The arm that the cell belongs to; empty in a study without arms."""
+        return str(self.levels.get(ARM, ""))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a study lets its command line choose: `--name a,b`."""
+
+    name: str
+    """Of the flag, without its dashes."""
+    help: str
+    default: tuple[str, ...]
+    allowed: tuple[str, ...] = ()
+    """The words it takes; empty where only the data can say."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study's shape may depend on, beside the study itself."""
+
+    dataset: str
+    modalities: tuple[str, ...]
+    """The dataset's dense item modalities, by alphabet."""
+    choices: Mapping[str, tuple[str, ...]]
+    """The words chosen, by the names of the study's choices."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,17 @@ class Study:
     base: RunConfig
     factors: tuple[Factor, ...] = ()
     claims: tuple[Claim, ...] = ()
+    arms: Mapping[str, RunConfig] = field(default_factory=dict)
+    """What stands beside each other in place of one base, by label, such as models; every factor
+    and every condition is turned in each of them."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Arm -> the group in which the report shows it."""
+    tuning: Tuning | None = None
+    """How the nuisance knobs of arms and controls are chosen, before any other trial."""
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What tuning chose: `tuning_key` -> dotted path -> value. Empty until then."""
     controls: Mapping[str, RunConfig] = field(default_factory=dict)
-    """Cells beside the grid, by label: what the claims compare with."""
+    """Cells beside the grid, by label, under the first condition: what the claims compare with."""
     references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Label -> levels of planned cells that a search must meet too, such as alpha = 0."""
     seeds: int = 5
@@ -115,11 +135,18 @@ class Study:
     search_trials: int = 40
     confirm: int = 3
     """How many of a search's best cells are run again under all seeds."""
+    choices: tuple[Choice, ...] = ()
+    """Flags of this study's own."""
+    shape: Callable[["Study", Asked], "Study"] | None = None
+    """Lays out arms, conditions, claims and views as the flags and the dataset's modalities ask;
+    its ValueError says what does not fit."""
+    clouds: bool = False
+    """Whether trials keep samples of item embeddings before and after training."""
 
     def __post_init__(self) -> None:
         if not self.question.endswith("?"):
             raise ValueError(f"study {self.name!r}: a question ends in '?': {self.question!r}")
-        for base in (self.base, *self.bases.values()):
+        for base in (self.base, *self.bases.values(), *self.arms.values()):
             for factor in self.factors:
                 for value in factor.all_values():
                     override(base, {factor.path: value})
@@ -133,26 +160,41 @@ class Study:
         """`default` and every other grid that a factor names."""
         return ("default", *sorted({name for factor in self.factors for name in factor.grids}))
 
-    def on(self, dataset: str) -> "Study":
-        """The study with the base that it declares for a dataset."""
-        return replace(self, base=self.bases.get(dataset, self.base))
+    def on(self, asked: Asked) -> "Study":
+        """The study with the base that it declares for a dataset, in the shape asked for."""
+        study = replace(self, base=self.bases.get(asked.dataset, self.base))
+        return self.shape(study, asked) if self.shape else study
 
     def set(self, changes: Mapping[str, Any]) -> "Study":
         """A copy with base values replaced; a factor takes a level or a list of levels.
 
-        Controls take every change but those of model knobs that they do not have.
+        Arms and controls take every change but those of model knobs that they do not have. What is
+        set is no longer tuned.
         """
         study = self
         for path, value in changes.items():
             if path in {factor.path for factor in self.factors}:
                 study = study._with_levels(path, value)
             else:
-                study = replace(
-                    study,
-                    base=override(study.base, {path: value}),
-                    controls=_override_where_fits(study.controls, path, value),
-                )
+                study = study._with_value(path, value)
         return study
+
+    def _with_value(self, path: str, value: Any) -> "Study":
+        """Set in base, arms and controls; of arms, one at least must have the knob."""
+        arms, controls = (
+            _override_where_fits(runs, path, value) for runs in (self.arms, self.controls)
+        )
+        # The base of a study with arms only says how to train: it need not have a model's knob.
+        in_arms = any(_has(run, path) for run in self.arms.values())
+        keep = in_arms and not _has(self.base, path)
+        tuning = self.tuning and replace(self.tuning, fixed=self.tuning.fixed | {path})
+        return replace(
+            self,
+            base=self.base if keep else override(self.base, {path: value}),
+            arms=arms,
+            controls=controls,
+            tuning=tuning,
+        )
 
     def _with_levels(self, path: str, value: Any) -> "Study":
         levels = tuple(value) if isinstance(value, list) else (value,)
@@ -174,10 +216,10 @@ class Study:
             raise KeyError(f"no grid {grid!r}; there are: {', '.join(self.grid_names)}")
         levels = [factor.levels_of(grid) for factor in self.factors]
         cells = {}
-        for values in itertools.product(*levels):
+        for arm, *values in itertools.product(self.arms or ("",), *levels):
             point = {f.path: v for f, v in zip(self.factors, values, strict=True)}
             for condition in self.conditions:
-                cell = self.cell(point, condition)
+                cell = self.cell(point, condition, arm=arm)
                 cells.setdefault((*cell.levels.values(), condition), cell)
         return [*cells.values(), *self.control_cells()]
 
@@ -186,41 +228,90 @@ class Study:
         point: Mapping[str, Any],
         condition: Condition | None = None,
         *,
+        arm: str = "",
         label: str = "",
         phase: str = "grid",
     ) -> Cell:
-        """The cell at `point` (dotted path -> level)."""
+        """The cell at `point` (dotted path -> level), of an arm if the study has arms."""
         condition = condition or self.conditions[0]
         point = dict(self.same(point) if self.same else point)
-        run = override(self.base, point)
+        base = self.arms[arm] if arm else self.base
+        run = override(base, {**self._tuned(arm, condition), **point})
         levels = {path: get(run, path) for path in point}
-        words = [f"{path.rpartition('.')[2]}={describe(v)}" for path, v in levels.items()]
+        words = [arm] if arm else []
+        words += [f"{path.rpartition('.')[2]}={describe(v)}" for path, v in levels.items()]
         if len(self.conditions) > 1:
             words.append(condition.name)
+        if arm:
+            levels = {ARM: arm, **levels}
         return Cell(label or " ".join(words) or "base", run, condition, levels, phase)
 
     def control_cells(self) -> list[Cell]:
-        """The controls, under every condition."""
+        """The controls, under the first condition: what no modality enters meets no other."""
+        condition = self.conditions[0]
         return [
-            Cell(label, run, condition, {}, "control")
+            Cell(label, override(run, self._tuned(label, condition)), condition, {ARM: label},
+                 "control")
             for label, run in self.controls.items()
-            for condition in self.conditions
-        ]
+        ]  # fmt: skip
+
+    def tuning_key(self, arm: str, condition: Condition) -> str:
+        """What settings are chosen for: an arm, or an arm under a condition if each is tuned."""
+        each = self.tuning is not None and self.tuning.each and arm not in self.controls
+        return f"{arm} | {condition.name}" if each else arm
+
+    def _tuned(self, arm: str, condition: Condition) -> Mapping[str, Any]:
+        return self.tuned.get(self.tuning_key(arm, condition), {})
+
+    def tuning_cells(self) -> list[Cell]:
+        """The tries of every arm and control, the first of each, then the second of each, ..."""
+        if self.tuning is None:
+            return []
+        tried = []
+        for arm, run in {**(self.arms or {"": self.base}), **self.controls}.items():
+            each = self.tuning.each and arm not in self.controls
+            for condition in self.conditions if each else self.conditions[:1]:
+                for nth, point in enumerate(self.tuning.points(run)):
+                    label = f"{self.tuning_key(arm, condition)} tune {nth}".strip()
+                    levels = {ARM: arm, **point} if arm else point
+                    tried.append(
+                        (nth, Cell(label, override(run, point), condition, levels, "tune"))
+                    )
+        return [cell for _, cell in sorted(tried, key=lambda pair: pair[0])]
 
     def plan(self, cells: Sequence[Cell], seeds: Sequence[int], setting: Setting) -> list[Planned]:
         """The trials of `cells`, seed by seed, so that a run cut short has met every cell."""
         planned = {}
         for seed in seeds:
-            for cell in cells:
+            # Those that only evaluate come last, when what they evaluate may have been trained.
+            for cell in sorted(cells, key=lambda cell: cell.condition.when == "eval"):
                 trial = Trial(cell.run, cell.condition, seed)
                 name = setting.hash(trial)
+                parent = ""
+                if cell.condition.when == "eval":
+                    parent = setting.hash(replace(trial, condition=Condition()))
                 planned.setdefault(
                     name,
                     Planned(
-                        name, setting.cell(trial), cell.label, cell.phase, trial, dict(cell.levels)
+                        name,
+                        setting.cell(trial),
+                        cell.label,
+                        cell.phase,
+                        trial,
+                        dict(cell.levels),
+                        parent,
                     ),
                 )
         return list(planned.values())
+
+
+def _has(run: RunConfig, path: str) -> bool:
+    """Whether a config has a field at a dotted path."""
+    try:
+        get(run, path)
+    except KeyError:
+        return False
+    return True
 
 
 def _override_where_fits(
@@ -229,10 +320,7 @@ def _override_where_fits(
     """Change the controls too, each as far as it has such a field."""
     if not path.startswith("model."):
         return {label: override(run, {path: value}) for label, run in runs.items()}
-    changed = {}
-    for label, run in runs.items():
-        try:
-            changed[label] = override(run, {path: value})
-        except KeyError:
-            changed[label] = run
-    return changed
+    return {
+        label: override(run, {path: value}) if _has(run, path) else run
+        for label, run in runs.items()
+    }

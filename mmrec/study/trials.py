@@ -7,9 +7,11 @@ from typing import Any
 
 from mmrec import training
 from mmrec.config import as_tuple, changed, digest
-from mmrec.data.conditions import Condition
+from mmrec.data.conditions import Condition, apply
+from mmrec.data.dataset import Dataset
+from mmrec.evaluation import Protocol
 from mmrec.models import all_models
-from mmrec.training import RunConfig, TrainConfig
+from mmrec.training import Run, RunConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,30 @@ class Setting:
             "device": self.device,
             "versions": [type(trial.run.model).VERSION, training.VERSION],
         }
+
+
+def begin(trial: Trial, data: Dataset, protocol: Protocol, device: str = "cpu") -> Run:
+    """The trial's run, untrained: its condition decides what is trained and what is ranked.
+
+    Args:
+        trial: what to train.
+        data: the dataset before any condition.
+        protocol: of the evaluation.
+        device: where to train.
+
+    Raises:
+        KeyError, ValueError: trial and data do not fit.
+    """
+    replaced = apply(trial.condition, data)
+    only_ranked = trial.condition.when == "eval"
+    return Run(
+        trial.run,
+        data if only_ranked else replaced,
+        seed=trial.seed,
+        protocol=protocol,
+        device=device,
+        evaluate_on=replaced if only_ranked else None,
+    )
 
 
 def describe(value: Any) -> str:

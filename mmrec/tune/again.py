@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from mmrec.data.conditions import apply
 from mmrec.data.sources import load
 from mmrec.evaluation import PROTOCOLS
 from mmrec.reports.publish import publish
@@ -17,8 +16,8 @@ from mmrec.study.seal import unseal
 from mmrec.study.store import Folder
 from mmrec.study.study import Study
 from mmrec.study.tables import StudyTables
-from mmrec.study.trials import Setting, Trial
-from mmrec.training import Run, fit
+from mmrec.study.trials import Setting, Trial, begin
+from mmrec.training import fit
 from mmrec.tune.job import Options, as_asked, open_ledger
 
 
@@ -35,9 +34,12 @@ def rebuild_report(
         epochs=manifest["epochs"],
         seeds=len(manifest["seeds"]),
         smoke=manifest["smoke"],
+        choices={name: tuple(words) for name, words in manifest.get("choices", {}).items()},
     )
     ledger = _ledger(folder, storage, manifest)
-    tables = tables_of(as_asked(study, options), ledger, folder, {**manifest, "kind": kind})
+    modalities = tuple(manifest.get("dense_modalities", ()))
+    asked = as_asked(study, options, modalities)
+    tables = tables_of(asked, ledger, folder, {**manifest, "kind": kind})
     return tables, publish(tables, folder)
 
 
@@ -64,18 +66,13 @@ def repeat_trial(run: str, trial: str, storage: str | None, data_root: Path | No
             f"here this trial would be named {setting.hash(spec)}, not {row.hash}: the data"
             f" ({data.digest}, recorded {manifest['dataset']['digest']}) or a VERSION has changed"
         )
-    again = Run(
-        spec.run,
-        apply(spec.condition, data),
-        seed=spec.seed,
-        protocol=PROTOCOLS[setting.protocol],
-        device=setting.device,
-    )
-    *_, last = fit(again)
-    best = next(r for r in again.reports if r.epoch == last.best_epoch)
+    again = begin(spec, data, PROTOCOLS[setting.protocol], setting.device)
+    for _ in fit(again):
+        pass
+    valid = again.score_valid().metrics
     recorded = {f"valid.{k}": v for k, v in row.attributes["valid"].items()}
     recorded |= {f"test.{k}": v for k, v in unseal(folder, row.hash).metrics.items()}
-    numbers = {f"valid.{k}": v for k, v in best.valid.items()}
+    numbers = {f"valid.{k}": v for k, v in valid.items()}
     numbers |= {f"test.{k}": v for k, v in again.score_test().metrics.items()}
     return pd.DataFrame([_compared(name, recorded[name], numbers[name]) for name in recorded])
 

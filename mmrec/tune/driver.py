@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mmrec.reports.publish import publish
+from mmrec.study import collect
 from mmrec.study.collect import plan_to_json
 from mmrec.study.finish import tables_of
 from mmrec.study.ledger import Ledger, one_writer
@@ -67,16 +68,28 @@ def _move_aside(folder: Folder, suffix: str) -> None:
 
 def _run(job: Job, ledger: Ledger) -> int:
     """Run what the ledger does not have; the number of failed trials."""
-    if job.kind == "grid":
-        plan = job.grid_plan()
-        job.folder.write("plan-grid.json", plan_to_json(plan))
-        with Rounds(job, ledger) as rounds:
-            return rounds.run_planned(plan)
     with Rounds(job, ledger) as rounds:
+        if job.kind == "grid":
+            return _run_grid(job, ledger, rounds)
         failed = rounds.run_search()
         confirm = job.confirmation(ledger.rows("search"))
         job.folder.write("plan-search.json", plan_to_json(confirm))
         return failed + rounds.run_planned(confirm)
+
+
+def _run_grid(job: Job, ledger: Ledger, rounds: Rounds) -> int:
+    """Tuning first, if the study has any: the grid's settings come from it."""
+    failed, tries = 0, job.tuning_plan()
+    if tries:
+        job.folder.write("plan-tune.json", plan_to_json(tries))
+        failed = rounds.run_planned(tries)
+        tuned = collect.tuned(job.study, tries, collect.rows_of(ledger))
+        job.take_tuned(tuned.settings)
+        if not tuned.complete:
+            return failed  # the budget ended: settings are chosen among all tries or not at all
+    plan = job.grid_plan()
+    job.folder.write("plan-grid.json", plan_to_json(plan))
+    return failed + rounds.run_planned(plan)
 
 
 def _conclude(job: Job, ledger: Ledger, *, failed: int, interrupted: bool) -> Outcome:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from mmrec.data.conditions import apply
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
 from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
 from mmrec.study.provenance import command_line, git_state, hardware, now, versions
+from mmrec.study.ranges import Range
 from mmrec.study.store import Folder
-from mmrec.study.study import Cell, Planned, Range, Study
-from mmrec.study.trials import Setting
-from mmrec.training import Run
+from mmrec.study.study import Asked, Cell, Planned, Study
+from mmrec.study.trials import Setting, begin
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Options:
     smoke: bool = False
     cpus_per_trial: float | None = None
     gpus_per_trial: float = 0.0
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tune: int | None = None
+    tune_each: bool = False
 
 
 class Job:
@@ -56,9 +59,6 @@ class Job:
         """
         _check(options)
         self.options = options
-        self.study = as_asked(study, options)
-        if options.search and not self.ranges():
-            raise ValueError(f"study {study.name!r} has no factor with a range to search")
         self.data: Dataset = load(
             options.dataset,
             data_root=options.data_root,
@@ -66,6 +66,13 @@ class Job:
             k_core=options.k_core,
             scale=options.scale,  # pyright: ignore[reportArgumentType]
         )
+        self.study = as_asked(study, options, dense_modalities(self.data))
+        if options.search and not self.ranges():
+            raise ValueError(f"study {study.name!r} has no factor with a range to search")
+        if options.search and self.study.arms:
+            raise ValueError(
+                f"study {study.name!r} compares {len(self.study.arms)} arms: no search"
+            )
         self.protocol = protocol(options.protocol, self.data.split)
         self.device = "cuda" if options.gpus_per_trial > 0 else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available() and not options.address:
@@ -81,8 +88,9 @@ class Job:
     def _try_first(self) -> None:
         """Refuse by name, here and now, a model that cannot be built on this dataset and split."""
         first = self.grid_plan()[0].trial
-        data = apply(first.condition, self.data)
-        Run(first.run, data, seed=first.seed, protocol=self.protocol)
+        begin(first, self.data, self.protocol)
+        for condition in self.study.conditions:
+            apply(condition, self.data)
 
     def ranges(self) -> dict[str, Range]:
         """Dotted path -> where a search looks."""
@@ -99,6 +107,14 @@ class Job:
         """All planned trials of a grid."""
         cells = self.study.cells(self.options.grid)
         return self.study.plan(cells, self.seeds, self.setting)
+
+    def tuning_plan(self) -> list[Planned]:
+        """The tries of nuisance knobs, under the first seed."""
+        return self.study.plan(self.study.tuning_cells(), self.seeds[:1], self.setting)
+
+    def take_tuned(self, tuned: Mapping[str, Mapping[str, Any]]) -> None:
+        """Plan from now on with what tuning chose."""
+        self.study = replace(self.study, tuned=tuned)
 
     def planned_at(self, point: Mapping[str, Any]) -> Planned:
         """The trial of a suggested point: the first seed, until it is confirmed."""
@@ -120,6 +136,11 @@ class Job:
     def spans(self) -> dict[str, tuple[float, float]]:
         """Least and greatest planned value of every numeric factor, searched ranges included."""
         spans = {}
+        for cell in self.study.tuning_cells():
+            for path, value in cell.levels.items():
+                if isinstance(value, int | float):
+                    low, high = spans.get(path, (value, value))
+                    spans[path] = (min(low, value), max(high, value))
         for factor in self.study.factors:
             values = factor.all_values()
             if all(isinstance(v, int | float) for v in values):
@@ -147,6 +168,12 @@ class Job:
             },
             "protocol": {"name": self.protocol.name, "text": self.protocol.text},
             "seeds": list(self.seeds),
+            "arms": [*study.arms, *study.controls],
+            "groups": dict(study.groups),
+            "choices": {name: list(words) for name, words in self.options.choices.items()},
+            "dense_modalities": list(dense_modalities(data)),
+            "tuning": None if study.tuning is None else study.tuning.trials,
+            "tuned": {},
             "resources": {"cpus": self.cpus, "gpus": self.options.gpus_per_trial},
             "changes": dict(self.options.changes),
             "epochs": self.options.epochs,
@@ -210,14 +237,29 @@ def _check(options: Options) -> None:
         raise ValueError(f"--cpus-per-trial must be more than 0, got {options.cpus_per_trial:g}")
 
 
-def as_asked(study: Study, options: Options) -> Study:
-    """The study as the options change it: levels and values, epochs, seeds, smoke."""
+def dense_modalities(data: Dataset) -> tuple[str, ...]:
+    """Names of the item features that are vectors, by alphabet."""
+    return tuple(sorted(n for n, feature in data.features.items() if isinstance(feature, Dense)))
+
+
+SMOKE_TUNING = 2
+"""Tries an arm in a smoke run."""
+
+
+def as_asked(study: Study, options: Options, modalities: tuple[str, ...]) -> Study:
+    """The study as the options change it: shape, levels and values, epochs, seeds, smoke."""
     changes = dict(options.changes)
     if options.smoke:
         changes = {**study.smoke, **changes}
     if options.epochs is not None:
         changes["train.epochs"] = options.epochs
-    study = study.on(options.dataset).set(changes)
+    chosen = {choice.name: choice.default for choice in study.choices} | dict(options.choices)
+    study = study.on(Asked(options.dataset, modalities, chosen))
+    if study.tuning is not None:
+        usual = min(SMOKE_TUNING, study.tuning.trials) if options.smoke else study.tuning.trials
+        trials = usual if options.tune is None else options.tune
+        study = replace(study, tuning=replace(study.tuning, trials=trials, each=options.tune_each))
+    study = study.set(changes)
     seeds = options.seeds if options.seeds is not None else (2 if options.smoke else study.seeds)
     if seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {seeds}")

@@ -27,6 +27,9 @@ class Rounds:
     def __init__(self, job: Job, ledger: Ledger) -> None:
         self.job, self.ledger = job, ledger
         self.epochs = job.study.base.train.epochs
+        self.begun = 0
+        hours = job.options.max_hours
+        self.deadline = None if hours is None else time.monotonic() + hours * 3600
         self._ray = local.started(job.options.address)
 
     def __enter__(self) -> "Rounds":
@@ -64,6 +67,7 @@ class Rounds:
                 if not self._tuner(kind, source, status):
                     break
         finally:
+            self.begun += status.begun
             status.close()
         return status.failed
 
@@ -89,6 +93,7 @@ class Rounds:
             job.protocol.name,
             job.device,
             report_seconds=0.0 if asha else 0.5,
+            clouds=job.study.clouds,
         )
         resources = {"cpu": job.cpus, "gpu": job.options.gpus_per_trial}
         trainable = tune.with_resources(
@@ -124,15 +129,12 @@ class Rounds:
         return searcher.draining
 
     def _status(self, planned: int, done: int) -> Status:
-        options = self.job.options
-        deadline = None
-        if options.max_hours is not None:
-            deadline = time.monotonic() + options.max_hours * 3600
+        most = self.job.options.max_trials
         return Status(
             planned,
             done,
             self.epochs,
-            max_trials=options.max_trials if self.job.kind == "grid" else None,
-            deadline=deadline,
+            max_trials=most - self.begun if most is not None and self.job.kind == "grid" else None,
+            deadline=self.deadline,
             objective=self.job.study.base.objective,
         )

@@ -14,8 +14,9 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from mmrec.study.ledger import INTERRUPTED, Ledger, Row, to_plain
+from mmrec.study.ranges import Range
 from mmrec.study.store import Folder
-from mmrec.study.study import Planned, Range
+from mmrec.study.study import Planned
 from mmrec.tune.live import Live, Watch
 
 MAX_ATTEMPTS = 4
@@ -161,7 +162,12 @@ class LedgerSearcher(Searcher):
         self.folder.write(f"trials/{name}/attempt", str(live.attempt).encode())
         self.live[trial_id] = live
         self.watch.started(live)
-        return {"hash": name, "attempt": live.attempt, "trial": live.planned.trial.to_json()}
+        return {
+            "hash": name,
+            "attempt": live.attempt,
+            "trial": live.planned.trial.to_json(),
+            "parent": live.planned.parent,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         live = self.live[trial_id]

@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 from ray import tune
 
-from mmrec.data.conditions import apply
 from mmrec.data.dataset import Dataset
 from mmrec.evaluation import PROTOCOLS
-from mmrec.study import seal
+from mmrec.study import clouds, seal
 from mmrec.study.provenance import hardware
 from mmrec.study.store import Folder
-from mmrec.study.trials import Trial
+from mmrec.study.trials import Trial, begin
 from mmrec.training import EpochReport, Run, fit
 
 
@@ -38,6 +37,8 @@ class Shared:
     checkpoint_seconds: float = 60.0
     report_seconds: float = 0.0
     """Several epochs may be told in one report, where no scheduler waits for each of them."""
+    clouds: bool = False
+    """Whether to keep samples of item embeddings; see `mmrec.study.clouds`."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -57,6 +58,7 @@ class TrialTrainable(tune.Trainable):
         self.name: str = config["hash"]
         self.attempt: int = config["attempt"]
         self.trial = Trial.from_json(config["trial"])
+        self.parent: str = config["parent"]
         self.run: Run | None = None
         self.reports: Iterator[EpochReport] = iter(())
         self.saved_epoch = 0
@@ -84,14 +86,15 @@ class TrialTrainable(tune.Trainable):
             if time.monotonic() - start >= self.shared.report_seconds:
                 break
         last = run.reports[-1]
+        valid = self._valid(run)
         result = {
             "epoch": last.epoch,
             "objective": last.valid[run.cfg.objective],
             "curve": curve,
             "best_epoch": run.best_epoch,
-            "best": run.best_value,
+            "best": valid[run.cfg.objective],
             # Pairs, since Tune spreads nested dicts over names of its own.
-            "valid": list(run.reports[self._index_of_best(run)].valid.items()),
+            "valid": list(valid.items()),
             "seconds": sum(report.seconds for report in run.reports),
             "finished": run.finished,
             **self._where(),
@@ -102,23 +105,31 @@ class TrialTrainable(tune.Trainable):
 
     def _begin(self) -> Run:
         shared = self.shared
-        data = apply(self.trial.condition, shared.data)
-        run = Run(
-            self.trial.run,
-            data,
-            seed=self.trial.seed,
-            protocol=PROTOCOLS[shared.protocol],
-            device=shared.device,
-        )
-        if shared.folder.exists(self._path("state.pt")):
-            content = io.BytesIO(shared.folder.read(self._path("state.pt")))
-            run.load(torch.load(content, map_location=shared.device, weights_only=True))
+        run = begin(self.trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
+        state = self._state_of(self.name) or self._final_state_of(self.parent)
+        if state is not None:
+            run.load(state)
         self.run, self.reports = run, fit(run)
         self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
         return run
 
-    def _index_of_best(self, run: Run) -> int:
-        return next(i for i, r in enumerate(run.reports) if r.epoch == run.best_epoch)
+    def _state_of(self, name: str) -> dict[str, Any] | None:
+        file = f"trials/{name}/state.pt"
+        if not name or not self.shared.folder.exists(file):
+            return None
+        content = io.BytesIO(self.shared.folder.read(file))
+        return torch.load(content, map_location=self.shared.device, weights_only=True)
+
+    def _final_state_of(self, name: str) -> dict[str, Any] | None:
+        """Of a trial that has ended: a state with an optimiser is one to be trained on."""
+        state = self._state_of(name)
+        return None if state is None or "optimizer" in state else state
+
+    def _valid(self, run: Run) -> dict[str, float]:
+        """Validation metrics at the best epoch, of what the trial is scored on."""
+        if run.finished and run.evaluate_on is not None:
+            return run.score_valid().metrics
+        return next(report.valid for report in run.reports if report.epoch == run.best_epoch)
 
     def _where(self) -> dict[str, Any]:
         return {
@@ -146,7 +157,9 @@ class TrialTrainable(tune.Trainable):
         ranking = run.score_test()
         if self._is_current():
             seal.write(self.shared.folder, self.name, ranking, run.cfg.objective)
-        measures = run.model.measures()
+        measures = run.scored().measures()
+        if self.shared.clouds and self._is_current():
+            clouds.write(self.shared.folder, self.name, clouds.clouds_of(run))
         self._write_curve()
         self._write("state.pt", _bytes_of(run.final_state()))
         self.run = None

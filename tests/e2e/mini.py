@@ -6,7 +6,8 @@ from mmrec.cli import main
 from mmrec.models.bpr import BPR
 from mmrec.models.sibrar import SiBraR
 from mmrec.study.claims import Better, Claim, Where
-from mmrec.study.study import Factor, Range, Study
+from mmrec.study.ranges import Range
+from mmrec.study.study import Factor, Study
 from mmrec.training import RunConfig, TrainConfig
 
 STUDY = Study(

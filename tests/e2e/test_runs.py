@@ -14,7 +14,8 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.planted import Planted, planted
 from mmrec.evaluation import PROTOCOLS, Evaluator
 from mmrec.models.bpr import BPR
-from mmrec.study.study import Factor, Range, Study
+from mmrec.study.ranges import Range
+from mmrec.study.study import Factor, Study
 from mmrec.training import Run, RunConfig, TrainConfig, fit
 from studies.alpha_tau import STUDY as ALPHA_TAU
 from tests.e2e.conftest import run_folder, trials

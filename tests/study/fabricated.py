@@ -12,8 +12,9 @@ from mmrec.models.bpr import BPR
 from mmrec.models.sibrar import SiBraR
 from mmrec.study import seal
 from mmrec.study.ledger import Ledger
+from mmrec.study.ranges import Range
 from mmrec.study.store import Folder
-from mmrec.study.study import Factor, Planned, Range, Study
+from mmrec.study.study import Factor, Planned, Study
 from mmrec.study.trials import Setting
 from mmrec.training import RunConfig, TrainConfig
 

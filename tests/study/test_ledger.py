@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mmrec.study.ledger import INTERRUPTED, Ledger, Refused, one_writer, without_password
-from mmrec.study.study import Range
+from mmrec.study.ranges import Range
 from tests.study.fabricated import ALPHA, DEPTH, SPANS, facts, finish, plan, searched
 
 RANGES = {ALPHA: Range(1e-6, 1.0, log=True), DEPTH: Range(2, 16, integer=True)}

@@ -10,7 +10,8 @@ from mmrec.config import get
 from mmrec.data.conditions import Condition
 from mmrec.models.bpr import BPR
 from mmrec.models.sibrar import SiBraR
-from mmrec.study.study import Factor, Range, Study
+from mmrec.study.ranges import Range
+from mmrec.study.study import Asked, Factor, Study
 from mmrec.study.trials import Setting
 from mmrec.training import RunConfig, TrainConfig
 
@@ -37,7 +38,9 @@ def test_cells_are_every_combination_and_the_controls():
     cells = study().cells()
     points = [(c.levels[ALPHA], c.levels[TAU]) for c in cells if c.phase == "grid"]
     assert points == list(itertools.product((0.0, 1e-3), (0.1, 0.5)))
-    assert [(c.label, c.phase, dict(c.levels)) for c in cells[4:]] == [("MF", "control", {})]
+    assert [(c.label, c.phase, dict(c.levels)) for c in cells[4:]] == [
+        ("MF", "control", {"arm": "MF"})
+    ]
     for cell in cells[:4]:
         assert (get(cell.run, ALPHA), get(cell.run, TAU)) == tuple(cell.levels.values())
     assert cells[3].label == "alpha=0.001 tau=0.5"
@@ -88,18 +91,80 @@ def test_a_level_told_twice_is_one_cell():
 def test_a_dataset_may_have_a_base_of_its_own():
     wide = RunConfig(model=SiBraR(dim=4))
     both = study(bases={"big": wide})
-    assert get(both.on("big").cells()[0].run, "model.dim") == 4
-    assert both.on("other").cells() == study().cells()
+    assert get(both.on(Asked("big", (), {})).cells()[0].run, "model.dim") == 4
+    assert both.on(Asked("other", (), {})).cells() == study().cells()
 
 
-def test_conditions_multiply_cells_and_controls():
-    knockout = Condition(modalities=("text",), filler="shuffle")
-    both = study(conditions=(Condition(), knockout))
+KNOCKOUT = Condition(modalities=("text",), filler="shuffle")
+
+
+def test_conditions_multiply_cells_but_not_controls():
+    both = study(conditions=(Condition(), KNOCKOUT))
     cells = both.cells()
-    assert len(cells) == 2 * 5
-    assert len(set(hashes(both))) == 2 * 2 * 5
+    assert len(cells) == 2 * 4 + 1
+    assert len(set(hashes(both))) == 2 * 9
     assert set(hashes(study())) < set(hashes(both))
     assert cells[1].label == "alpha=0 tau=0.1 text=shuffle"
+    assert cells[-1].condition == Condition()
+
+
+ARMS = {"small": RunConfig(model=SiBraR(dim=4)), "MF too": RunConfig(model=BPR(dim=4))}
+
+
+def test_arms_multiply_with_factors_and_conditions():
+    factors = (Factor("train.lr", (1e-3, 1e-2)),)
+    armed = study(arms=ARMS, factors=factors, conditions=(Condition(), KNOCKOUT))
+    cells = armed.cells()
+    assert [c.label for c in cells] == [
+        f"{arm} lr={lr} {condition}"
+        for arm in ARMS
+        for lr in ("0.001", "0.01")
+        for condition in ("baseline", "text=shuffle")
+    ] + ["MF"]
+    for cell in cells[:-1]:
+        assert cell.run.model == ARMS[cell.levels["arm"]].model
+        assert get(cell.run, "train.lr") == cell.levels["train.lr"]
+
+
+def test_a_factor_must_fit_every_arm():
+    with pytest.raises(KeyError, match="BPR has no 'alpha'"):
+        study(arms=ARMS)
+
+
+def test_a_set_value_reaches_the_arms_that_have_it():
+    armed = study(arms=ARMS, factors=())
+    shorter = armed.set({"train.epochs": 3, "model.common_dim": 8})
+    runs = [c.run for c in shorter.cells()]
+    assert [r.train.epochs for r in runs] == [3, 3, 3]
+    assert [getattr(r.model, "common_dim", None) for r in runs] == [8, None, None]
+    with pytest.raises(KeyError, match="has no 'alhpa'"):
+        armed.set({"model.alhpa": 1})
+    only_mf = study(arms={"MF too": ARMS["MF too"]}, factors=(), base=RunConfig(model=SiBraR()))
+    assert get(only_mf.set({"model.reg_weight": 0.5}).cells()[0].run, "model.reg_weight") == 0.5
+
+
+def test_the_shape_is_laid_out_for_the_data_and_the_words():
+    def shape(plain: Study, asked: Asked) -> Study:
+        arms = {word: RunConfig(model=BPR(dim=len(word))) for word in asked.choices["models"]}
+        knockouts = tuple(Condition(modalities=(m,), filler="zero") for m in asked.modalities)
+        return dataclasses.replace(plain, arms=arms, conditions=(Condition(), *knockouts))
+
+    asked = Asked("x", ("image", "text"), {"models": ("a", "bb")})
+    shaped = study(factors=(), controls={}, shape=shape).on(asked)
+    names = ("baseline", "image=zero", "text=zero")
+    assert [c.label for c in shaped.cells()] == [f"{a} {n}" for a in ("a", "bb") for n in names]
+
+
+def test_what_only_evaluates_comes_last_and_knows_what_was_trained():
+    met = dataclasses.replace(KNOCKOUT, when="eval")
+    both = study(factors=(), conditions=(Condition(), met, KNOCKOUT))
+    plan = both.plan(both.cells(), range(2), SETTING)
+    labels = [p.label for p in plan]
+    assert labels == ["baseline", "text=shuffle", "MF", "text=shuffle@eval"] * 2
+    for seed in range(2):
+        baseline, knockout, _, evaluated = plan[4 * seed : 4 * seed + 4]
+        assert evaluated.parent == baseline.hash != evaluated.hash
+        assert baseline.parent == knockout.parent == ""
 
 
 def test_a_named_grid_changes_the_factors_that_know_it():
