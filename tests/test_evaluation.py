@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from mmrec import evaluation
 from mmrec.data.dataset import Dataset
 from mmrec.evaluation import PROTOCOLS, Evaluator, objective_of, protocol
+from mmrec.metrics import ACCURACY
 from mmrec.models.base import Batch, Losses, Recommender
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "_toolbox.json").read_text())
@@ -123,6 +125,119 @@ def test_ranking_equals_a_dense_one(name, part, seed):
             expected[f"{metric}@{k}"] = float(np.mean(vector))
         expected |= {f"{m}@{k}": v for m, v in beyond_by_hand(data, lists, k).items()}
     assert found.metrics == pytest.approx(expected, rel=1e-12)
+
+
+# --- by popularity and by history
+
+
+def thirds(counts: np.ndarray, names: tuple[str, str, str]) -> dict[str, set[int]]:
+    """Positions of the low, middle and high counts, from the definition."""
+    low, high = np.quantile(counts, [1 / 3, 2 / 3])
+    split = (counts <= low, (counts > low) & (counts <= high), counts > high)
+    return {n: set(np.flatnonzero(at).tolist()) for n, at in zip(names, split, strict=True)}
+
+
+def strata_of(data: Dataset, users: list[int]) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+    """The items of every item stratum, and the users of every user stratum."""
+    popularity = np.bincount(data.train[:, 1], minlength=data.num_items)
+    history = np.bincount(data.train[:, 0], minlength=data.num_users)[users]
+    at = thirds(history, ("short-histories", "mid-histories", "long-histories"))
+    return (
+        thirds(popularity, ("rare-items", "mid-items", "popular-items")),
+        {name: {users[n] for n in places} for name, places in at.items()},
+    )
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("name", ["full", "mmrec", "split-items"])
+def test_strata_equal_a_dense_ranking_for_every_accuracy_metric(name, part):
+    data, model = random_problem(4)
+    evaluator = Evaluator(data, part, PROTOCOLS[name], (3, 10))
+    lists = dense_lists(data, model, part, name)
+    of_items, of_users = strata_of(data, list(lists))
+    plain = evaluator.rank(model).metrics
+    for metric, k in [*((metric, 10) for metric in ACCURACY), ("ndcg", 3)]:
+        whole = f"{metric}@{k}"
+        expected = {}
+        for stratum, items in of_items.items():
+            wanted = {user: items_of(data.part(part), user) & items for user in lists}
+            having = [user for user in lists if wanted[user]]
+            assert 0 < len(having) < len(lists)
+            expected[f"{whole}:{stratum}"] = np.mean(
+                [accuracy_by_hand(lists[user], wanted[user], k)[metric] for user in having]
+            )
+        for stratum, users in of_users.items():
+            expected[f"{whole}:{stratum}"] = np.mean(
+                [
+                    accuracy_by_hand(lists[user], items_of(data.part(part), user), k)[metric]
+                    for user in users
+                ]
+            )
+        found = evaluator.rank(model, strata=whole).metrics
+        assert found == pytest.approx(plain | expected, rel=1e-12)
+        assert {n: found[n] for n in plain} == plain
+
+
+def test_ndcg_of_rare_items_equals_scikit_learn():
+    data, model = random_problem(4)
+    found = Evaluator(data, "test", PROTOCOLS["full"], [10]).rank(model, strata="ndcg@10")
+    users = found.users.tolist()
+    score_UI = model.user_UD.numpy() @ model.item_ID.numpy().T
+    for user, item in np.concatenate([data.train, data.valid]):
+        score_UI[user, item] = -1e9
+    rare = strata_of(data, users)[0]["rare-items"]
+    truth_UI = [[i in rare & items_of(data.test, u) for i in range(29)] for u in users]
+    having = [n for n, row in enumerate(truth_UI) if any(row)]
+    expected = ndcg_score(np.array(truth_UI)[having], score_UI[users][having], k=10)
+    assert found.metrics["ndcg@10:rare-items"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_history_strata_weighted_by_their_users_average_to_the_whole(seed):
+    data, model = random_problem(seed)
+    found = Evaluator(data, "test", PROTOCOLS["full"], [5]).rank(model, strata="map@5")
+    sizes = {name: len(of) for name, of in strata_of(data, found.users.tolist())[1].items()}
+    assert sum(sizes.values()) == len(found.users)
+    total = sum(size * found.metrics[f"map@5:{name}"] for name, size in sizes.items())
+    assert total / len(found.users) == pytest.approx(found.metrics["map@5"], rel=1e-12)
+
+
+def test_histories_are_compared_among_the_users_of_the_part():
+    # Histories of 1, 2 and 3 items, beside five users with 4 who have nothing to find.
+    lengths = [1, 2, 3, 4, 4, 4, 4, 4]
+    train = np.array([[user, item] for user, n in enumerate(lengths) for item in range(n)])
+    held_out = np.array([[0, 1], [1, 4], [2, 3]])
+    data = Dataset("few", 8, 5, train, held_out, held_out)
+    model = Fixed(np.ones((8, 1)), np.array([[5.0], [4], [3], [2], [1]]))
+    found = Evaluator(data, "valid", PROTOCOLS["full"], [2]).rank(model, strata="mrr@2").metrics
+    # Lists 1 2, 2 3 and 3 4.
+    strata = [found[f"mrr@2:{length}-histories"] for length in ("short", "mid", "long")]
+    assert strata == [1.0, 0.0, 1.0]
+
+
+def test_a_stratum_that_nobody_belongs_to_is_left_out():
+    # Counts of items 0 to 5: 2 2 1 1 1 0, so that the 1/3 and the 2/3 quantile are both 1; users 2
+    # and 3 have no training item at all. User 2 wants item 5, user 3 items 1 and 4.
+    train = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 3], [1, 4]])
+    held_out = np.array([[2, 5], [3, 1], [3, 4]])
+    data = Dataset("cold", 4, 6, train, held_out, held_out)
+    model = Fixed(np.ones((4, 1)), np.array([[6.0], [5], [4], [3], [2], [1]]))
+    found = Evaluator(data, "valid", PROTOCOLS["full"], [2]).rank(model, strata="recall@2").metrics
+    # The list of both is 0, 1: of rare items it has none, of popular ones all that user 3 wants.
+    assert {n: v for n, v in found.items() if n.startswith("recall")} == {
+        "recall@2": 0.25,
+        "recall@2:rare-items": 0.0,
+        "recall@2:popular-items": 1.0,
+        "recall@2:short-histories": 0.25,
+    }
+
+
+@pytest.mark.parametrize("name", ["ndgc@10", "ndcg@7", "coverage@10"])
+def test_strata_of_what_is_not_measured_for_users_are_refused(name):
+    data, model = random_problem(0)
+    evaluator = Evaluator(data, "valid", PROTOCOLS["full"], [10])
+    with pytest.raises(KeyError, match=rf"no metric '{name}'; there are: .*ndcg@10"):
+        evaluator.rank(model, beyond=True, strata=name)
 
 
 def test_hidden_items_tell_the_protocols_apart():

@@ -164,6 +164,20 @@ def test_a_tail_cut_between_equals_takes_the_lower_item():
     assert int(metrics.long_tail(torch.zeros(10), 0.7).sum()) == 7
 
 
+def test_thirds_by_hand():
+    assert metrics.tertile(torch.tensor([9, 1, 5, 3, 4, 2])).tolist() == [2, 0, 2, 1, 1, 0]
+    # The quantiles of 0 1 1 3 5 are 1 and 7/3: nothing lies between.
+    assert metrics.tertile(POPULARITY).tolist() == [2, 0, 0, 2, 0]
+    assert metrics.tertile(torch.tensor([7, 7, 7])).tolist() == [0, 0, 0]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40))
+def test_thirds_are_those_of_the_quantiles_and_never_part_equal_counts(counts):
+    low, high = np.quantile(counts, [1 / 3, 2 / 3])
+    expected = [int(count > low) + int(count > high) for count in counts]
+    assert metrics.tertile(torch.tensor(counts)).tolist() == expected
+
+
 def test_popularity_lift_by_hand():
     train = torch.tensor([[0, 3], [0, 1], [1, 0]])
     profile = metrics.profile_popularity(train, POPULARITY, 3)

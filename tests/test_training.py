@@ -18,14 +18,18 @@ from torch import Tensor, nn
 
 from mmrec import training
 from mmrec.config import config, override
-from mmrec.data.dataset import Dataset
+from mmrec.data.conditions import Condition, apply
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.planted import Modality, Planted, planted
 from mmrec.data.sampling import Draws
 from mmrec.evaluation import PROTOCOLS, Evaluator, Ranking
 from mmrec.models import all_models
 from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
 from mmrec.models.bpr import BPR
+from mmrec.models.freedom import FREEDOM
+from mmrec.models.lattice import LATTICE
 from mmrec.models.sibrar import SiBraR
+from mmrec.models.vbpr import VBPR
 from mmrec.training import EpochReport, Run, RunConfig, TrainConfig, fit
 from tests.models.every import CLOSED_FORMS, CONFIGS, small
 
@@ -181,7 +185,7 @@ def test_a_closed_form_is_evaluated_once_whatever_the_seed_and_keeps_no_state(da
     again.load(state)
     assert list(fit(again)) == []
     test = Evaluator(data, "test", PROTOCOLS["full"], cfg.ks)
-    expected = test.rank(built, beyond=True, per_user=True)
+    expected = test.rank(built, beyond=True, strata=cfg.objective)
     assert again.score_test().metrics == expected.metrics
 
 
@@ -275,7 +279,7 @@ def test_test_is_scored_on_the_weights_of_the_best_epoch(data):
     fresh = run_of(data, run.cfg)
     fresh.model.load_state_dict(kept[2])
     test = Evaluator(data, "test", PROTOCOLS["full"], run.cfg.ks)
-    expected = test.rank(fresh.model.eval(), beyond=True, per_user=True)
+    expected = test.rank(fresh.model.eval(), beyond=True, strata=run.cfg.objective)
     assert found.metrics == expected.metrics
     fresh.model.load_state_dict(kept[4])
     assert test.rank(fresh.model.eval()).metrics["ndcg@10"] != found.metrics["ndcg@10"]
@@ -286,8 +290,10 @@ def test_test_and_the_best_state_are_refused_before_their_time(data):
     with pytest.raises(RuntimeError, match="no epoch has been evaluated"):
         run.restore_best()
     next(fit(run))
-    with pytest.raises(RuntimeError, match="at the end of a run, not at epoch 1"):
+    with pytest.raises(RuntimeError, match="test is scored at the end of a run, not at epoch 1"):
         run.score_test()
+    with pytest.raises(RuntimeError, match="validation is scored at the end of a run, not at"):
+        run.score_valid()
 
 
 def test_training_never_looks_at_test(data):
@@ -299,6 +305,150 @@ def test_training_never_looks_at_test(data):
     assert numbers(one.reports) == numbers(two.reports)
     assert same_weights(weights(one), weights(two))
     assert one.score_test().metrics != two.score_test().metrics
+
+
+# --- trained on one dataset, evaluated on another
+
+
+SHUFFLED = Condition(modalities=("text",), filler="shuffle", when="eval")
+"""The fixture's `image` comes first, by alphabet, and stays as it is."""
+
+
+def elsewhere(data: Dataset, cfg: RunConfig) -> tuple[Run, Dataset]:
+    """A finished run that is scored under `SHUFFLED`, and the data it is scored on."""
+    other = apply(SHUFFLED, data)
+    run = Run(cfg, data, seed=0, protocol=PROTOCOLS["full"], evaluate_on=other)
+    list(fit(run))
+    return run, other
+
+
+def vectors(data: Dataset, name: str) -> np.ndarray:
+    feature = data.features[name]
+    assert isinstance(feature, Dense)
+    return feature.values
+
+
+def near(values: np.ndarray, k: int) -> np.ndarray:
+    """Cosines of each row with its k nearest, itself among them; 0 elsewhere."""
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    cosine = (unit @ unit.T).astype(np.float64)
+    cut = np.sort(cosine, axis=1)[:, -k][:, None]
+    return np.where(cosine >= cut, cosine, 0)
+
+
+class Tables(Recommender):
+    """Two tables and nothing else."""
+
+    def __init__(self, user_UD: np.ndarray, item_ID: np.ndarray) -> None:
+        super().__init__()
+        self.tables = torch.from_numpy(user_UD), torch.from_numpy(item_ID)
+
+    def losses(self, batch: Batch) -> Losses:
+        raise NotImplementedError
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        return self.tables
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_linear_model_is_scored_on_the_features_it_is_told_to(data, trained):
+    """A trained table is the features: the replaced one is as it comes, the other as trained."""
+    cfg = config_of(VBPR(dim=4, train_features=trained), epochs=3)
+    run, other = elsewhere(data, cfg)
+    plain = run_of(data, cfg)
+    list(fit(plain))
+    assert numbers(run.reports) == numbers(plain.reports)
+
+    before, best = weights(run), {k: v.numpy() for k, v in run.best_model.items()}
+    image = vectors(data, "image")
+    if trained:
+        assert np.abs(best["features.0._table"] - image).max() > 0.01
+        image = best["features.0._table"]
+    content = image @ best["map_OF.0"].T + vectors(other, "text") @ best["map_OF.1"].T
+    expected = np.concatenate((best["item_ID"], content + best["bias_D"]), axis=1)
+    user, item = run.scored().embeddings()
+    np.testing.assert_array_equal(user.detach(), best["user_UC"])
+    np.testing.assert_allclose(item.detach(), expected, atol=1e-6)
+
+    tables = Tables(best["user_UC"], expected)
+    valid, test = (Evaluator(data, part, PROTOCOLS["full"], cfg.ks) for part in ("valid", "test"))
+    assert run.score_valid().metrics == pytest.approx(valid.rank(tables).metrics, rel=1e-6)
+    assert run.score_valid().metrics["ndcg@10"] != run.best_value
+    wanted = test.rank(tables, beyond=True, strata=cfg.objective).metrics
+    assert run.score_test().metrics == pytest.approx(wanted, rel=1e-6)
+    assert run.score_test().metrics["ndcg@10"] != plain.score_test().metrics["ndcg@10"]
+    assert same_weights(weights(run), before)
+
+
+def test_freedom_is_scored_on_the_neighbours_of_the_other_features(data):
+    k, image_weight = 4, 0.3
+    cfg = config_of(FREEDOM(dim=4, knn_k=k, image_weight=image_weight), epochs=2)
+    run, other = elsewhere(data, cfg)
+    own_ID, item_ID = (
+        m.embeddings()[1].detach().numpy() for m in (run.restore_best(), run.scored())
+    )
+    mean_II, old_II = ((near(vectors(seen, "text"), k) > 0) / k for seen in (other, data))
+    best_ID = run.best_model["item_ID"].double().numpy()
+    expected_ID = (1 - image_weight) * (mean_II - old_II) @ best_ID
+    np.testing.assert_allclose(item_ID - own_ID, expected_ID, atol=1e-6)
+    assert np.abs(expected_ID).max() > 0.01
+
+
+def test_lattice_is_scored_on_the_graph_of_the_other_features(data):
+    """With frozen graphs alone: what an item's neighbours add is their sum, at length 1."""
+    k = 4
+    cfg = config_of(LATTICE(dim=4, feature_dim=4, knn_k=k, frozen_share=1.0), epochs=2)
+    run, other = elsewhere(data, cfg)
+    share_M = run.best_model["modality_M"].double().softmax(0).tolist()
+    best_ID = run.best_model["item_ID"].double().numpy()
+
+    def added(seen: Dataset) -> np.ndarray:
+        sum_ID = np.zeros((data.num_items, 4))
+        for share, name in zip(share_M, ("image", "text"), strict=True):
+            graph_II = near(vectors(seen, name), k)
+            scale_I = graph_II.sum(1) ** -0.5
+            sum_ID += share * scale_I[:, None] * graph_II * scale_I @ best_ID
+        return sum_ID / np.linalg.norm(sum_ID, axis=1, keepdims=True)
+
+    own_ID, item_ID = (
+        m.embeddings()[1].detach().numpy() for m in (run.restore_best(), run.scored())
+    )
+    np.testing.assert_allclose(item_ID - own_ID, added(other) - added(data), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", DEFAULTS.values(), ids=DEFAULTS)
+def test_on_the_same_features_nothing_changes(data, model):
+    """Whatever is trained, feature tables and running statistics included, is taken over."""
+    copies = {
+        name: Dense(feature.present.copy(), vectors(data, name).copy())
+        for name, feature in data.features.items()
+    }
+    plain = run_of(data, config_of(model, epochs=2))
+    list(fit(plain))
+    twin = dataclasses.replace(data, features=copies)
+    run = Run(plain.cfg, data, seed=0, protocol=PROTOCOLS["full"], evaluate_on=twin)
+    run.load(through_a_file(plain.final_state()))
+    assert plain.score_valid().metrics == plain.reports[plain.best_epoch - 1].valid
+    assert run.score_valid().metrics == plain.score_valid().metrics
+    assert run.score_test().metrics == plain.score_test().metrics
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_other_interactions_to_be_evaluated_on_are_refused(data, part):
+    other = dataclasses.replace(data, **{part: data.part(part)[1:]})
+    with pytest.raises(ValueError, match=rf"the {part} parts of 'planted' \(baseline\) and"):
+        Run(config_of(), data, seed=0, protocol=PROTOCOLS["full"], evaluate_on=other)
+
+
+def test_features_of_another_width_to_be_evaluated_on_are_refused(data):
+    text = Dense(data.features["text"].present, vectors(data, "text")[:, :3])
+    for features, said in (
+        ({**data.features, "text": text}, "'text': 'dense 3'"),
+        ({"image": data.features["image"]}, r"\{'image': 'dense 4'\}:"),
+    ):
+        other = dataclasses.replace(data, features=features)
+        with pytest.raises(ValueError, match=rf"'text': 'dense 4'\}} does not fit .*{said}"):
+            Run(config_of(), data, seed=0, protocol=PROTOCOLS["full"], evaluate_on=other)
 
 
 # --- a step

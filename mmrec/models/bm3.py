@@ -16,6 +16,9 @@ release. Dropout's factor 1 / (1 - rate) is left out: only the targets' directio
 are computed from the current weights, without dropout. Any number of modalities: each adds its two
 terms under the same weight, so content weighs more the more modalities there are.
 
+Gates multiply mapped content in front of its bias. As its terms are cosines, a gate is felt beside
+the bias alone: a closed one leaves the bias, the same for every item.
+
 Letters in names: U users, I items, B batch, Q distinct users of a batch, P its distinct items,
 M modalities, D embedding width, F feature columns.
 """
@@ -34,6 +37,7 @@ from mmrec.graphs import bipartite
 from mmrec.losses import cosine_distance, emb_loss
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import linear as linear_layer
 from mmrec.nn.init import uniform, xavier_normal, xavier_uniform
 from mmrec.nn.propagation import mean_of_layers
@@ -68,6 +72,9 @@ class BM3(ModelConfig):
     """Item features to use; None takes all that are tables."""
     train_features: bool = True
     """Whether the feature tables are trained, as released, or stay what they are."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released"] = "released"
     """No mechanism of the release is known to be at odds with the paper."""
 
@@ -86,6 +93,7 @@ class BM3Model(Recommender):
         self.ui_layers, self.dropout = cfg.ui_layers, cfg.dropout
         self.names = item_modalities(cfg.modalities, data.features, "BM3")
         values = [values_of(data.features[name]) for name in self.names]
+        self.gates = gates_if(cfg.gate_modalities, self.names)
         self.user_UD = xavier_uniform(data.num_users, cfg.dim, init)
         self.item_ID = xavier_uniform(data.num_items, cfg.dim, init)
         self.predictor = linear_layer(cfg.dim, cfg.dim, init, "xavier_normal")
@@ -132,6 +140,14 @@ class BM3Model(Recommender):
         user_UD, item_ID = mean_of_layers(self.graph, self.user_UD, self.item_ID, self.ui_layers)
         return user_UD, item_ID + self.item_ID
 
+    def contents(self, item_P: Tensor | None = None) -> dict[str, Tensor]:
+        """Modality -> (P, D) mapped content of the items asked for, or of all."""
+        maps = zip(self.names, self.features, self.map_DF, self.bias_D, strict=True)
+        return {
+            name: gated(self.gates, name, cast(FeatureTable, table).mapped(map_DF, item_P)) + bias_D
+            for name, table, map_DF, bias_D in maps
+        }
+
     def losses(self, batch: Batch) -> Losses:
         """One minus the mean cosine of a prediction and its target, for each kind of pair.
 
@@ -149,11 +165,8 @@ class BM3Model(Recommender):
             "to_item": cosine_distance(rows(self.predictor(user_QD), user_at_B), goal_item_BD),
             "to_user": cosine_distance(rows(self.predictor(item_PD), item_at_B), goal_user_BD),
         }
-        maps = zip(self.features, self.map_DF, self.bias_D, strict=True)
-        for name, (table, map_DF, bias_D), own_kept_PD in zip(
-            self.names, maps, kept_PD[1:], strict=True
-        ):
-            content_PD = cast(FeatureTable, table).mapped(map_DF, batch.extra["items"]) + bias_D
+        contents = self.contents(batch.extra["items"]).items()
+        for (name, content_PD), own_kept_PD in zip(contents, kept_PD[1:], strict=True):
             guess_BD = rows(self.predictor(content_PD), item_at_B)
             goal_BD = rows(content_PD.detach() * own_kept_PD, item_at_B)
             terms[f"{name}_to_item"] = self.cl_weight * cosine_distance(guess_BD, goal_item_BD)
@@ -165,3 +178,10 @@ class BM3Model(Recommender):
         """(U, D) and (I, D) as predicted from the current weights."""
         user_UD, item_ID = self.propagate()
         return self.predictor(user_UD), self.predictor(item_ID)
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the mapped content, before the predictor."""
+        return self.contents()

@@ -20,6 +20,13 @@ modalities as released. (The authors' three-modality variant cannot run.) An ite
 modality has itself alone in that view, and its pairs are judged by what both items have; the
 release would lose every edge. The authors train on batches of 4,096.
 
+Gates multiply a modality's view in the mean over views; behaviour has the gate 1. As the losses see
+directions, a gate is put into them apart, without a gradient, so that no loss closes it for being
+one: a view's own `neighbour` term is multiplied by its gate, as is its part in the consensus of the
+others, and its predictions for the weights of pairs are moved towards the mean that gates weigh,
+mean + gate (a - mean). Which edges survive is decided before training: a closed modality still has
+its say in the graphs of the others, and none in the model once all are closed.
+
 Letters in names: U users, I items, V views (the modalities, then behaviour), B batch, N negatives
 a row, D width, Q distinct items of a batch, S its distinct users, P entries of a pool, R users or
 items of a chunk.
@@ -42,6 +49,7 @@ from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.agreed_graphs import agreed_neighbours, mean_of_listed
 from mmrec.nn.features import item_modalities, values_of
 from mmrec.nn.formed import chunks, formed
+from mmrec.nn.gates import gate_measures, gates_if
 from mmrec.nn.init import xavier_uniform
 from mmrec.nn.maps import times_turned
 from mmrec.nn.propagation import mean_of_layers
@@ -55,6 +63,7 @@ LOG_FLOOR = 1e-9
 class DAMRS(ModelConfig):
     """Defaults: the toolbox's. Grid: the one that its file has as a comment."""
 
+    VERSION = 2
     CARD = Card(
         "DA-MRS",
         2024,
@@ -94,6 +103,9 @@ class DAMRS(ModelConfig):
     """Weight of the divergence between what behaviour and the views predict."""
     modalities: tuple[str, ...] | None = None
     """Item features to use; None takes all that are tables."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released"] = "released"
     """No difference between paper and code is known that is more than the departures above."""
 
@@ -116,6 +128,7 @@ class DAMRSModel(Recommender):
             )
         self.ui_layers, self.item_layers, self.pool = cfg.ui_layers, cfg.item_layers, cfg.pool
         names = item_modalities(cfg.modalities, data.features, "DAMRS")
+        self.gates = gates_if(cfg.gate_modalities, names)
         lists = agreed_neighbours([values_of(data.features[n]) for n in names], cfg.knn_k)
         behaviour = co_occurrence(
             binary(data.train[:, ::-1], data.num_items, data.num_users),
@@ -155,16 +168,27 @@ class DAMRSModel(Recommender):
             views.append(item_ID)
         return torch.stack(views)
 
+    def view_gates(self) -> Tensor | None:
+        """(V,) the gates of the views, 1 for behaviour; None without gates."""
+        return None if self.gates is None else F.pad(self.gates(), (0, 1), value=1.0)
+
+    def mean_of_views(self, view_VID: Tensor) -> Tensor:
+        """(I, D) what the views add to the items."""
+        gate_V = self.view_gates()
+        return (view_VID if gate_V is None else gate_V[:, None, None] * view_VID).mean(0)
+
     def losses(self, batch: Batch) -> Losses:
         """The weighted `bpr`, `neighbour` over the views, and `kl` over users by items."""
         at = batch.extra
         user_UD, collab_ID = self.spread()
         view_VID = self.smoothed()
         user_SD, collab_QD = rows(user_UD, at["users"]), rows(collab_ID, at["items"])
-        mean_QD = rows(view_VID.mean(0), at["items"])
+        mean_QD = rows(self.mean_of_views(view_VID), at["items"])
         share_S, share_Q = shares(at["users"]), shares(at["items"])
         unit_VID = F.normalize(view_VID, dim=-1)
-        neighbour_V = discriminate(unit_VID, at["items"], share_Q, self.tau, self.pool)
+        gate_V = self.view_gates()
+        neighbour_V = discriminate(unit_VID, at["items"], share_Q, self.tau, self.pool, gate_V)
+        neighbour_V = neighbour_V if gate_V is None else gate_V.detach() * neighbour_V
         kl = divergence(user_SD, F.normalize(collab_QD), F.normalize(mean_QD), share_S, share_Q)
         user_BD, item_QD = rows(user_SD, at["user_at"]), collab_QD + mean_QD
         positive_B = (user_BD * rows(item_QD, at["positive_at"])).sum(-1)
@@ -192,17 +216,29 @@ class DAMRSModel(Recommender):
         user_BD, view_VID = user_BD.detach(), view_VID.detach()
         positive_VBD = F.normalize(view_VID[:, batch.positive], dim=-1)
         negative_VBND = F.normalize(view_VID[:, batch.negative], dim=-1)
-        seen_VB = torch.sigmoid((positive_VBD * user_BD).sum(-1))
-        drawn = torch.sigmoid((negative_VBND * user_BD[:, None]).sum(-1)).mean()
+        seen_VB = self.heard(torch.sigmoid((positive_VBD * user_BD).sum(-1)))
+        drawn = self.heard(torch.sigmoid((negative_VBND * user_BD[:, None]).sum(-1))).mean()
         mean_B = seen_VB.mean(0)
         kept_B = mean_B * torch.exp(-2 * seen_VB.var(0))
         turned_B = torch.where(mean_B < drawn, (seen_VB.amax(0) - drawn).clamp(0, 1), 0.0)
         return kept_B[:, None], turned_B[:, None]
 
+    def heard(self, chance: Tensor) -> Tensor:
+        """(V, ...) the views' predictions; with gates m + gate (a - m), m their weighted mean."""
+        gate_V = self.view_gates()
+        if gate_V is None:
+            return chance
+        gate = gate_V.detach().view(-1, *[1] * (chance.ndim - 1))
+        mean = (gate * chance).sum(0) / gate.sum()
+        return mean + gate * (chance - mean)
+
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """From the current weights; nothing is drawn in training either."""
         user_UD, collab_ID = self.spread()
-        return user_UD, collab_ID + self.smoothed().mean(0)
+        return user_UD, collab_ID + self.mean_of_views(self.smoothed())
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
 
 
 def shares(listed_Q: Tensor) -> Tensor:
@@ -230,7 +266,12 @@ def divergence(
 
 
 def discriminate(
-    unit_VID: Tensor, item_Q: Tensor, share_Q: Tensor, tau: Tensor, pool: int
+    unit_VID: Tensor,
+    item_Q: Tensor,
+    share_Q: Tensor,
+    tau: Tensor,
+    pool: int,
+    gate_V: Tensor | None = None,
 ) -> Tensor:
     """(V,) how badly each view tells its neighbours from other items, in nats.
 
@@ -246,8 +287,10 @@ def discriminate(
         share_Q: their weights in the mean, without a gradient.
         tau: 0-dim temperature, without a gradient.
         pool: items of a pool, at most I / 2.
+        gate_V: how much each view's p counts as another's in the consensus, without a gradient;
+            None is 1 of each.
     """
-    return formed(_discriminate, unit_VID, item_Q, share_Q, tau, pool)
+    return formed(_discriminate, unit_VID, item_Q, share_Q, tau, pool, gate_V)
 
 
 def _divergence(
@@ -273,7 +316,12 @@ def _divergence(
 
 
 def _discriminate(
-    unit_VID: Tensor, item_Q: Tensor, share_Q: Tensor, tau: Tensor, pool: int
+    unit_VID: Tensor,
+    item_Q: Tensor,
+    share_Q: Tensor,
+    tau: Tensor,
+    pool: int,
+    gate_V: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     views, num_items = unit_VID.shape[:2]
     row_VQD = unit_VID[:, item_Q]
@@ -282,9 +330,14 @@ def _discriminate(
     for part in chunks(len(item_Q), num_items, item_Q.device):
         cosines = [times_turned(row_VQD[v, part], unit_VID[v]) for v in range(views)]
         likely = [cosine_RI.softmax(-1) for cosine_RI in cosines]
-        total_RI = sum(likely[1:], start=likely[0])
+        counted = likely
+        if gate_V is not None:
+            counted = [gate * p_RI for gate, p_RI in zip(gate_V, likely, strict=True)]
+        total_RI = sum(counted[1:], start=counted[0])
         for v in range(views):
             consensus_RI = total_RI.add(likely[v], alpha=views - 2)
+            if gate_V is not None:
+                consensus_RI += (1 - gate_V[v]) * likely[v]
             pool_RP = consensus_RI.topk(pool, sorted=False).indices
             told = _told(cosines[v], pool_RP, share_Q[part], tau)
             loss_V[v] += told.loss

@@ -25,6 +25,9 @@ last training step; with one modality, which the toolbox's r_u is by itself, the
 weights, nor their penalty. Left out: the dead feature tables, maps and modality weights of items,
 and edge dropping, which has no effect.
 
+Gates multiply a tower's content, after its division by the length, and a modality's share of S in
+every product; users' preferences are not gated.
+
 Letters in names: U users, I items, B batch, N negatives a row, M modalities, D width of a tower,
 C width of all towers side by side.
 """
@@ -39,11 +42,11 @@ from torch import Tensor
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import Draws
-from mmrec.graphs import spmm
 from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import item_modalities, values_of
-from mmrec.nn.item_graphs import image_shares, mean_of_neighbours
+from mmrec.nn.gates import gate_measures, gates_if
+from mmrec.nn.item_graphs import NeighbourShares, image_shares, mean_of_neighbours, smoothed
 from mmrec.nn.tables import rows
 from mmrec.nn.towers import Towers, modality_weights
 from mmrec.nn.user_graph import UserGraph, closest_users
@@ -53,6 +56,7 @@ from mmrec.nn.user_graph import UserGraph, closest_users
 class DRAGON(ModelConfig):
     """Defaults and grid: the toolbox's."""
 
+    VERSION = 2
     CARD = Card(
         "DRAGON",
         2023,
@@ -88,6 +92,9 @@ class DRAGON(ModelConfig):
     """Item modalities, the order of the towers; None takes all that are tables, by alphabet."""
     train_features: bool = False
     """Whether the towers' feature tables are trained, as in no release; the graph never is."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """As the toolbox computes it, or with its fault mended; see the module."""
 
@@ -104,6 +111,7 @@ class DRAGONModel(Recommender):
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "DRAGON")
         self.released, self.layers = cfg.variant == "released", cfg.layers
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         several = len(names) > 1
         self.user_UM = modality_weights(data.num_users, len(names), init) if several else None
         self.towers = Towers(
@@ -117,7 +125,8 @@ class DRAGONModel(Recommender):
         )
         self.users = UserGraph(closest_users(data, cfg.user_neighbours), cfg.user_neighbours)
         tables = [values_of(data.features[name]) for name in names]
-        self.items = mean_of_neighbours(tables, image_shares(names, cfg.image_weight), cfg.knn_k)
+        alike = mean_of_neighbours if self.gates is None else NeighbourShares
+        self.items = alike(tables, image_shares(names, cfg.image_weight), cfg.knn_k)
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
     def start_epoch(self, draws: Draws, epoch: int) -> None:
@@ -126,12 +135,11 @@ class DRAGONModel(Recommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, C) and (I, C), the two z."""
-        tower_UMD, tower_IMD = self.towers()
+        tower_UMD, tower_IMD = self.towers(self.gates)
         if self.user_UM is not None:
             tower_UMD = self.user_UM[..., None] * tower_UMD
-        item_IC = spread_IC = tower_IMD.flatten(1)
-        for _ in range(self.layers):
-            spread_IC = spmm(self.items, spread_IC)
+        item_IC = tower_IMD.flatten(1)
+        spread_IC = smoothed(self.items, item_IC, self.layers, self.gates)
         return self.users(tower_UMD.flatten(1)), item_IC + spread_IC
 
     def losses(self, batch: Batch) -> Losses:
@@ -148,3 +156,11 @@ class DRAGONModel(Recommender):
         if self.user_UM is not None:
             terms["weights"] = self.reg_weight * self.user_UM.square().mean()
         return Losses(terms)
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the items of each tower, before they listen to items alike."""
+        _, tower_IMD = self.towers(self.gates)
+        return dict(zip(self.names, tower_IMD.unbind(1), strict=True))

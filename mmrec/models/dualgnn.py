@@ -27,6 +27,9 @@ the current weights and the last epoch's slots, not cached in the last training 
 modality, which the toolbox's r_u is by itself, there are no modality weights, nor their penalty.
 Left out: the dead 64-wide maps, and edge dropping, which has no effect.
 
+Gates multiply items' content inside the towers, after the division by its length, which would undo
+them: what is left of a tower whose gate is closed are users' preferences, spread over the graph.
+
 Letters in names: U users, I items, B batch, N negatives a row, M modalities, D width.
 """
 
@@ -44,6 +47,7 @@ from mmrec.data.sampling import Draws
 from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import item_modalities
+from mmrec.nn.gates import gate_measures, gates_if
 from mmrec.nn.tables import rows
 from mmrec.nn.towers import Towers, modality_weights
 from mmrec.nn.user_graph import UserGraph, closest_users
@@ -80,6 +84,9 @@ class DualGNN(ModelConfig):
     """Item modalities, the order of the towers; None takes all that are tables, by alphabet."""
     train_features: bool = False
     """Whether the feature tables are trained; they are not in the release."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """As the toolbox computes it, or with its faults mended; see the module."""
 
@@ -95,6 +102,7 @@ class DualGNNModel(Recommender):
     def __init__(self, cfg: DualGNN, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "DualGNN")
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         self.released = cfg.variant == "released"
         several, width = len(names) > 1, len(names)
         self.user_UM = modality_weights(data.num_users, width, init) if several else None
@@ -128,8 +136,16 @@ class DualGNNModel(Recommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, D) and (I, D), the two z."""
-        tower_UMD, tower_IMD = self.towers()
+        tower_UMD, tower_IMD = self.towers(self.gates)
         return self.users(self.mixed(tower_UMD)), tower_IMD.sum(1)
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the items of each tower."""
+        _, tower_IMD = self.towers(self.gates)
+        return dict(zip(self.names, tower_IMD.unbind(1), strict=True))
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr`, `preferences`, and `weights` where there is more than one modality."""

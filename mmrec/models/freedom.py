@@ -15,6 +15,8 @@ alone as neighbour in that modality, where in the release its cosines are 0/0 an
 neighbour of every item. Any number of modalities: the one called "image" has `image_weight` in the
 item graph, the others share the rest; each has a side loss under the same weight.
 
+Gates multiply a modality's mapped content, and in every product with the item graph its share.
+
 Letters in names: U users, I items, B batch, N negatives a row, Q distinct items of a batch,
 D embedding width, F feature columns, E entries of the user-item graph.
 """
@@ -30,12 +32,18 @@ from torch import Tensor, nn
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, item_places
-from mmrec.graphs import spmm
 from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import uniform, xavier_uniform
-from mmrec.nn.item_graphs import PrunedBipartite, image_shares, mean_of_neighbours
+from mmrec.nn.item_graphs import (
+    NeighbourShares,
+    PrunedBipartite,
+    image_shares,
+    mean_of_neighbours,
+    smoothed,
+)
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
 
@@ -44,6 +52,7 @@ from mmrec.nn.tables import rows
 class FREEDOM(ModelConfig):
     """Width, graphs and grid: the toolbox's."""
 
+    VERSION = 2
     CARD = Card(
         "FREEDOM",
         2023,
@@ -77,6 +86,9 @@ class FREEDOM(ModelConfig):
     """Item features to use; None takes all that are tables."""
     train_features: bool = True
     """Whether the feature tables are trained, as released, or stay what they are."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released"] = "released"
     """What the release gets wrong, items without features, is mended in it too."""
 
@@ -93,6 +105,7 @@ class FREEDOMModel(Recommender):
         super().__init__()
         self.ui_layers, self.item_layers = cfg.ui_layers, cfg.item_layers
         self.names = item_modalities(cfg.modalities, data.features, "FREEDOM")
+        self.gates = gates_if(cfg.gate_modalities, self.names)
         values = [values_of(data.features[name]) for name in self.names]
         self.user_UD = xavier_uniform(data.num_users, cfg.dim, init)
         self.item_ID = xavier_uniform(data.num_items, cfg.dim, init)
@@ -101,7 +114,8 @@ class FREEDOMModel(Recommender):
             uniform((cfg.dim, v.shape[1]), v.shape[1] ** -0.5, init) for v in values
         )
         shares = image_shares(self.names, cfg.image_weight)
-        self.alike = mean_of_neighbours(values, shares, cfg.knn_k)
+        alike = mean_of_neighbours if self.gates is None else NeighbourShares
+        self.alike = alike(values, shares, cfg.knn_k)
         self.part = PrunedBipartite(data, 1 - cfg.dropout)
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
@@ -121,10 +135,16 @@ class FREEDOMModel(Recommender):
         user_UD, item_ID = mean_of_layers(
             self.part.graph, self.user_UD, self.item_ID, self.ui_layers, weight_E
         )
-        alike_ID = self.item_ID
-        for _ in range(self.item_layers):
-            alike_ID = spmm(self.alike, alike_ID)
+        alike_ID = smoothed(self.alike, self.item_ID, self.item_layers, self.gates)
         return user_UD, item_ID + alike_ID
+
+    def contents(self, item_Q: Tensor | None = None) -> dict[str, Tensor]:
+        """Modality -> (Q, D) mapped content of the items asked for, or of all."""
+        maps = zip(self.names, self.features, self.map_DF, strict=True)
+        return {
+            name: gated(self.gates, name, cast(FeatureTable, table).mapped(map_DF, item_Q))
+            for name, table, map_DF in maps
+        }
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr` on the epoch's part of the graph, and `bpr_NAME` of users and mapped content."""
@@ -132,14 +152,20 @@ class FREEDOMModel(Recommender):
         user_BD = rows(user_UD, batch.user)
         terms = {"bpr": _bpr(user_BD, item_ID, batch.positive, batch.negative)}
         at = batch.extra["positive_at"], batch.extra["negative_at"]
-        for name, table, map_DF in zip(self.names, self.features, self.map_DF, strict=True):
-            content_QD = cast(FeatureTable, table).mapped(map_DF, batch.extra["items"])
+        for name, content_QD in self.contents(batch.extra["items"]).items():
             terms[f"bpr_{name}"] = self.reg_weight * _bpr(user_BD, content_QD, *at)
         return Losses(terms)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, D) and (I, D) on the whole user-item graph, from the current weights."""
         return self.propagate()
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the mapped content."""
+        return self.contents()
 
 
 def _bpr(user_BD: Tensor, table_ID: Tensor, positive_B: Tensor, negative_BN: Tensor) -> Tensor:

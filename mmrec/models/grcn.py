@@ -23,6 +23,9 @@ are penalised, those of "image" (if there) a second time, over all users, which 
 code does not. "described": `layers` rounds of p <- p + sum of a(i -> u) f_i, divided by its length,
 come first (the paper's routing), and every modality's preferences are penalised once.
 
+Gates multiply f after the division by its length, which would undo them, and so the products that
+the attention is made of: a closed one makes it the same for all messages that enter a node.
+
 Letters in names: U users, I items, V nodes (users, then items), P training pairs by user, E
 messages (2 P, by receiver: users first), B batch, N negatives a row, M modalities, D embedding
 width, C content width, F feature columns.
@@ -44,6 +47,7 @@ from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn import init as weights
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.maps import linear
 from mmrec.nn.propagation import sum_of_layers
 from mmrec.nn.tables import Constant, rows
@@ -78,6 +82,9 @@ class GRCN(ModelConfig):
     """Names of item features; None takes all that are tables of numbers."""
     train_features: bool = False
     """Whether the feature tables are trained."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """See the module's docstring."""
 
@@ -102,8 +109,8 @@ class Messages(nn.Module):
     def attention(self, user_UC: Tensor, item_IC: Tensor, *, to_users: bool = False) -> Tensor:
         """(E,) softmax of the dot products over each receiver, or (P,) of users' messages only.
 
-        The products of unit rows are at most 1: no shift is needed, and the release's 1e-16 in
-        the denominator is below rounding.
+        The products of unit rows are at most 1 (2 with gates): no shift is needed, and the
+        release's 1e-16 in the denominator is below rounding.
         """
         weight_E = edge_dots(self.to_user, user_UC, item_IC).exp()
         if not to_users:
@@ -124,10 +131,16 @@ class Content(nn.Module):
         self.preference_UC = weights.xavier_normal(num_users, width, init)
         self.map = weights.linear(table.width, width, init, "xavier_normal")
 
-    def forward(self, messages: Messages, rounds: int) -> tuple[Tensor, Tensor]:
-        """(V, C) contents after the exchange, and (E,) the attention."""
+    def items(self) -> Tensor:
+        """(I, C) f, mapped features of length 1."""
         mapped_IC = linear(self.table(), self.map.weight, self.map.bias)
-        item_IC = F.normalize(F.leaky_relu(mapped_IC, 0.01))
+        return F.normalize(F.leaky_relu(mapped_IC, 0.01))
+
+    def forward(self, item_IC: Tensor, messages: Messages, rounds: int) -> tuple[Tensor, Tensor]:
+        """(V, C) contents after the exchange, and (E,) the attention.
+
+        `item_IC` are the rows of `items`, gated if there are gates.
+        """
         user_UC = F.normalize(self.preference_UC)
         for _ in range(rounds):
             attention_P = messages.attention(user_UC, item_IC, to_users=True)
@@ -145,6 +158,7 @@ class GRCNModel(Recommender):
     def __init__(self, cfg: GRCN, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         self.modalities = item_modalities(cfg.modalities, data.features, "GRCN")
+        self.gates = gates_if(cfg.gate_modalities, self.modalities)
         self.released = cfg.variant == "released"
         self.rounds = 0 if self.released else cfg.layers
         self.num_users = data.num_users
@@ -165,9 +179,13 @@ class GRCNModel(Recommender):
 
     def propagate(self) -> list[Tensor]:
         """(V, D) ids on the refined graph, then (V, C) contents of each modality."""
-        contents, attentions = zip(
-            *[content(self.messages, self.rounds) for content in self.contents], strict=True
-        )
+        parts = [
+            content(gated(self.gates, name, content.items()), self.messages, self.rounds)
+            for name, content in zip(
+                self.modalities, cast(Iterable[Content], self.contents), strict=True
+            )
+        ]
+        contents, attentions = zip(*parts, strict=True)
         start_VD = F.normalize(self.id_VD)
         weight_E = self.refined(attentions)
         return [sum_of_layers(self.messages.both, start_VD, 2, weight_E), *contents]
@@ -212,3 +230,11 @@ class GRCNModel(Recommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         table_VX = torch.cat(self.propagate(), dim=1)
         return table_VX[: self.num_users], table_VX[self.num_users :]
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, C) the items' v of each modality."""
+        contents = zip(self.modalities, self.propagate()[1:], strict=True)
+        return {name: content_VC[self.num_users :] for name, content_VC in contents}

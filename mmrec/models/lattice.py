@@ -27,6 +27,15 @@ the release); frozen graphs always belong to these features (the release reloads
 for that k). The mf head of the release is `ui_layers` = 0; its ngcf head is left out, and so are
 the modality weights where there is one modality.
 
+Gates g stand at three places. Z_m = A_m (g_m X_m) + a_m: a closed gate leaves the same row for all
+items, and so row sums r that know nothing of the modality. As N and cosines undo most of that,
+every entry that m brings to G, learned or frozen, is multiplied by g_m after N. And as unit length
+undoes what gates have in common, rows are multiplied after it by the mean of the gates, each
+weighted by itself: (sum_m g_m^2) / (sum_m g_m). With all closed nothing is added, and with one open
+what is added is as long as its gate says. (The largest gate would have that too, but whichever was
+ahead by chance would run away from the others.) The last two learn in every step of either variant,
+also where the numbers of G are an epoch old.
+
 Letters in names: U users, I items, B batch, C one positive and then the negatives of a row, D
 embedding width, F width of mapped features, M modalities, K neighbours, S = 2 M K slots of an
 item's list: the learned graphs, then the frozen ones.
@@ -49,17 +58,22 @@ from mmrec.graphs import Graph, adjacency, row_mean, symmetric
 from mmrec.losses import bpr, half_squares
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import MappedFeatures, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gates_if
 from mmrec.nn.init import xavier_uniform
 from mmrec.nn.item_graphs import neighbours
 from mmrec.nn.neighbour_lists import NeighbourLists, nearest_cosines, padded
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import Constant, rows
 
+_LEAST = 1e-12
+"""Sums of gates below this, all closed, count as this."""
+
 
 @config
 class LATTICE(ModelConfig):
     """Defaults and grid: the toolbox's."""
 
+    VERSION = 2
     CARD = Card(
         "LATTICE",
         2021,
@@ -92,6 +106,9 @@ class LATTICE(ModelConfig):
     """Weight of the L2 term on the batch's final representations."""
     train_features: bool = True
     """Whether the feature tables are parameters, as in the release."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """Whether the item graph learns in the first step of an epoch, or in all."""
 
@@ -110,6 +127,7 @@ class LATTICEModel(Recommender):
     def __init__(self, cfg: LATTICE, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "LATTICE")
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         values = [values_of(data.features[name]) for name in names]
         self.ui_layers, self.item_layers, self.knn_k = cfg.ui_layers, cfg.item_layers, cfg.knn_k
         self.rebuild_always = cfg.variant == "described"
@@ -135,12 +153,17 @@ class LATTICEModel(Recommender):
             for name, value in self.item_graph()._asdict().items():
                 self.register_buffer(name, value, persistent=False)
 
+    def contents(self) -> list[Tensor]:
+        """(I, F) mapped features of each modality, Z."""
+        gates = [None] * len(self.mapped) if self.gates is None else self.gates().unbind()
+        return [mapped(gate) for mapped, gate in zip(self.mapped, gates, strict=True)]
+
     def item_graph(self) -> NeighbourLists:
         """G of the current weights, with its gradient in all of them (the module's equation).
 
-        Which items are near has no gradient, how near they are has.
+        Which items are near has no gradient, how near they are has. Gates are in Z alone.
         """
-        learned = [nearest_cosines(mapped(), self.knn_k) for mapped in self.mapped]
+        learned = [nearest_cosines(content_IF, self.knn_k) for content_IF in self.contents()]
         near_IMK, cosine_IMK = (torch.stack(part, 1) for part in zip(*learned, strict=True))
         share_M1 = cosine_IMK.new_ones(1, 1)
         if self.modality_M is not None:
@@ -159,9 +182,22 @@ class LATTICEModel(Recommender):
         """Users (U, D), items (I, D), and what is near them (I, D), of any length."""
         user_UD, item_ID = mean_of_layers(self.graph, self.user_UD, self.item_ID, self.ui_layers)
         near_ID = self.item_ID
+        if self.gates is not None:
+            # Slots are learned ones and frozen ones, of one modality after the other.
+            apart = graph.weight_IS.unflatten(1, (2, len(self.names), -1))
+            weight_IS = (self.gates()[:, None] * apart).flatten(1)
+            graph = graph._replace(weight_IS=weight_IS)
         for _ in range(self.item_layers):
             near_ID = graph.spread(near_ID)
         return user_UD, item_ID, near_ID
+
+    def shift(self, near: Tensor) -> Tensor:
+        """(..., D) what is added to items of which these rows are near: of length 1 or by gates."""
+        unit = F.normalize(near, dim=-1)
+        if self.gates is None:
+            return unit
+        gate_M = self.gates()
+        return gate_M.square().sum() / gate_M.sum().clamp_min(_LEAST) * unit
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr` and `reg`; the first batch of an epoch says "rebuild", which renews the graph."""
@@ -170,7 +206,7 @@ class LATTICEModel(Recommender):
         user_UD, item_ID, near_ID = self.propagate(graph)
         item_BC = torch.cat((batch.positive[:, None], batch.negative), 1)
         user_BD = rows(user_UD, batch.user)
-        item_BCD = rows(item_ID, item_BC) + F.normalize(rows(near_ID, item_BC), dim=-1)
+        item_BCD = rows(item_ID, item_BC) + self.shift(rows(near_ID, item_BC))
         score_BC = (user_BD[:, None] * item_BCD).sum(-1)
         squares = half_squares(user_BD, item_BCD, size=batch.full_size or len(batch.user))
         terms = {
@@ -192,4 +228,11 @@ class LATTICEModel(Recommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         user_UD, item_ID, near_ID = self.propagate(self.item_graph())
-        return user_UD, item_ID + F.normalize(near_ID, dim=-1)
+        return user_UD, item_ID + self.shift(near_ID)
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, F) the mapped features."""
+        return dict(zip(self.names, self.contents(), strict=True))

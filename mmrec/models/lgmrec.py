@@ -28,6 +28,9 @@ Other numbers of modalities: all sums over m run over those there are. The relea
 here it has no contrast. With three or more every pair has one, the first by order as anchor and the
 other as candidates, so that the term grows with the number of pairs.
 
+Gates are in two places: on X_m H_m in the memberships, and on unit(M_m), whose length would not
+show a gate in front. A modality whose gate is closed leaves memberships by noise alone.
+
 What makes it fast and changes no number: X_m is read once for both its maps; F is formed at the
 rows of the batch; an anchor that recurs is held against all candidates once; and as Y_m = B_m lat,
 a logit of the contrast is the product of two vectors of A entries, if A is below D.
@@ -55,6 +58,7 @@ from mmrec.losses import bpr, emb_loss
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.contrast import indexed_infonce
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import xavier_uniform
 from mmrec.nn.maps import linear
 from mmrec.nn.tables import Constant, rows
@@ -113,6 +117,9 @@ class LGMRec(ModelConfig):
     alphabet."""
     train_features: bool = False
     """Whether the feature tables are parameters."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released"] = "released"
     """There is nothing to mend but what is mended anyway, see above."""
 
@@ -143,6 +150,7 @@ class LGMRecModel(Recommender):
     def __init__(self, cfg: LGMRec, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "LGMRec")
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         self.ui_layers, self.mm_layers = cfg.ui_layers, cfg.mm_layers
         self.hyper_layers, self.hyperedges = cfg.hyper_layers, cfg.hyperedges
         self.dropout = cfg.dropout
@@ -177,7 +185,8 @@ class LGMRecModel(Recommender):
             items.collaborative.append(x_ID)
         width = self.item_ID.shape[-1]
         for at, table in enumerate(self.features):
-            mapped_IO = linear(table(), torch.cat((self.maps[at], self.hyper_maps[at])))
+            hyper_AF = gated(self.gates, at, self.hyper_maps[at])
+            mapped_IO = linear(table(), torch.cat((self.maps[at], hyper_AF)))
             sum_UO = spmm(self.seen, mapped_IO)
             x_UD, x_ID = self.inverse_degree_U1.value * sum_UO[:, :width], mapped_IO[:, :width]
             for _ in range(self.mm_layers):
@@ -220,9 +229,16 @@ class LGMRecModel(Recommender):
             return table_N if index is None else rows(table_N, index)
 
         collaborative_QD = torch.stack([wanted(x_ND) for x_ND in side.collaborative]).mean(0)
-        local_QD = torch.stack([F.normalize(wanted(x_ND), dim=-1) for x_ND in side.local]).sum(0)
+        local_QD = torch.stack(self._local(side, index)).sum(0)
         global_QD = torch.cat([wanted(x_NA) for x_NA in side.member], -1) @ torch.cat(lats)
         return collaborative_QD + local_QD + self.alpha * F.normalize(global_QD, dim=-1)
+
+    def _local(self, side: _Side, index: Tensor | None) -> list[Tensor]:
+        """(Q, D) unit(M) of each modality, gated if there are gates, at the rows wanted."""
+        local_QD = [x_ND if index is None else rows(x_ND, index) for x_ND in side.local]
+        return [
+            gated(self.gates, at, F.normalize(x_QD, dim=-1)) for at, x_QD in enumerate(local_QD)
+        ]
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr`, `reg` and, with two modalities or more, `contrast_users` and `contrast_items`."""
@@ -281,6 +297,14 @@ class LGMRecModel(Recommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """F of all users and items, without noise or dropout."""
         return self.represent()
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the items' unit(M) of each modality, gated if there are gates."""
+        _, items = self._sides(None)
+        return dict(zip(self.names, self._local(items, None), strict=True))
 
     def represent(self, extra: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """(U, D) and (I, D) F of all users and items, with the draws of a batch if given."""

@@ -24,6 +24,9 @@ neighbour (in the release it makes every number NaN). Item graphs always belong 
 (the release reloads whatever was built for that k). A training step computes attention, preferences
 and side at the batch's own nodes; the numbers are the same.
 
+Gates of modalities (not the s above) multiply T_m, of items and of users, before attention sees it;
+the cosines of `contrast` are multiplied by the largest gate, which learns nothing from that.
+
 Letters in names: U users, I items, M modalities, D embedding width, Q distinct nodes of a batch
 (users, then items), or all nodes.
 """
@@ -42,6 +45,7 @@ from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.graphs import symmetric
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import MappedFeatures, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import linear, xavier_uniform
 from mmrec.nn.item_graphs import neighbours
 from mmrec.nn.views import Gate, Views, batch_nodes, view_losses
@@ -51,6 +55,7 @@ from mmrec.nn.views import Gate, Views, batch_nodes, view_losses
 class MGCN(ModelConfig):
     """Width, graphs and grid: the toolbox's."""
 
+    VERSION = 2
     CARD = Card(
         "MGCN",
         2023,
@@ -80,6 +85,9 @@ class MGCN(ModelConfig):
     """Temperature of the contrast, a constant in the release."""
     train_features: bool = True
     """Whether the feature tables are parameters, as in the release."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released"] = "released"
     """What the release gets wrong, rows of zeros and one modality, is mended in it too."""
 
@@ -97,6 +105,7 @@ class MGCNModel(Recommender):
     def __init__(self, cfg: MGCN, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "MGCN")
+        self.names, self.modality_gates = names, gates_if(cfg.gate_modalities, names)
         values = [values_of(data.features[name]) for name in names]
         dim = cfg.dim
         self.user_UD = xavier_uniform(data.num_users, dim, init)
@@ -122,15 +131,22 @@ class MGCNModel(Recommender):
         for name in ("reg_weight", "cl_weight", "tau"):
             self.register_buffer(name, torch.tensor(getattr(cfg, name)), persistent=False)
 
+    def purified(self) -> list[Tensor]:
+        """(I, D) of each modality, the V before they spread."""
+        return [
+            self.item_ID * gate(mapped())
+            for gate, mapped in zip(self.gates, self.mapped, strict=True)
+        ]
+
     def behaviour_and_side(
         self, users: Tensor | None = None, items: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(Q, D) each, at the users and items wanted, or at all."""
-        purified = [
-            self.item_ID * gate(mapped())
-            for gate, mapped in zip(self.gates, self.mapped, strict=True)
-        ]
-        behaviour_QD, content_QMD = self.views(self.user_UD, self.item_ID, purified, users, items)
+        behaviour_QD, content_QMD = self.views(
+            self.user_UD, self.item_ID, self.purified(), users, items
+        )
+        if self.modality_gates is not None:
+            content_QMD = self.modality_gates()[:, None] * content_QMD
         return behaviour_QD, self.side(behaviour_QD, content_QMD)
 
     def side(self, behaviour_QD: Tensor, content_QMD: Tensor) -> Tensor:
@@ -147,7 +163,9 @@ class MGCNModel(Recommender):
         nodes = batch.extra
         views = self.behaviour_and_side(nodes["users"], nodes["items"])
         size = batch.full_size or len(batch.user)
-        ranking, squares, contrast = view_losses(*views, nodes, self.tau, size=size)
+        ranking, squares, contrast = view_losses(
+            *views, nodes, self.tau, size=size, gates=self.modality_gates
+        )
         return Losses(
             {
                 "bpr": ranking,
@@ -168,3 +186,13 @@ class MGCNModel(Recommender):
         sizes = (len(self.user_UD), len(self.item_ID))
         user_UD, item_ID = (behaviour_VD + side_VD).split(sizes)
         return user_UD, item_ID
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.modality_gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the purified items, before they spread; gates and spreading commute."""
+        return {
+            name: gated(self.modality_gates, name, view_ID)
+            for name, view_ID in zip(self.names, self.purified(), strict=True)
+        }

@@ -18,6 +18,9 @@ preferences of "image" alone; there are three layers whatever the configuration 
 now, is reg_weight (mean of the batch's id^2 + sum over modalities of the mean preference^2): one
 modality has one such mean, three have three.
 
+Gates multiply items' contents after the division by their length, which would undo them: what is
+left of a modality whose gate is closed are its users' preferences.
+
 Letters in names: U users, I items, V nodes (users, then items), B batch, N negatives a row,
 S rows of one side (users or items) that are needed, D embedding width, F feature columns, Q width
 at which a layer begins.
@@ -38,6 +41,7 @@ from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn import init as weights
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.maps import linear
 from mmrec.nn.tables import Constant, rows
 
@@ -79,6 +83,9 @@ class MMGCN(ModelConfig):
     """Names of item features; None takes all that are tables of numbers."""
     train_features: bool = False
     """Whether the feature tables are trained."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """See the module's docstring."""
 
@@ -176,6 +183,7 @@ class Branch(nn.Module):
 
     def forward(
         self,
+        item_IQ: Tensor,
         user_from_item: Graph,
         item_from_user: Graph,
         ids: tuple[Tensor, Tensor],
@@ -183,12 +191,13 @@ class Branch(nn.Module):
     ) -> list[Tensor]:
         """The last layer's users (S, D) and items (S, D): those at the given ids, or all.
 
+        `item_IQ` are the rows of `items`, gated if there are gates.
+
         A mean of mapped messages is the mapped mean of messages: inside, both directions map at
         the items, of which there are usually fewer; the last layer maps only at the rows wanted.
         """
         id_UD, id_ID = ids
         user_UQ, sent_IQ = self.users(item_from_user)
-        item_IQ = self.items()
         *inner, last = cast(Iterable[Layer], self.layers)
         for layer in inner:
             to_user_UQ = spmm(user_from_item, linear(item_IQ, layer.message.weight))
@@ -221,6 +230,7 @@ class MMGCNModel(Recommender):
         projected = ("image",) if cfg.projected is None else cfg.projected
         released = cfg.variant == "released"
         self.penalised = ("image",) if released else self.modalities
+        self.gates = gates_if(cfg.gate_modalities, self.modalities)
         self.sizes = (data.num_users, data.num_items)
         mean_VV = row_mean(adjacency(data.train, data.num_users, data.num_items))
         self.user_from_item = Graph(mean_VV[: data.num_users, data.num_users :])
@@ -249,10 +259,24 @@ class MMGCNModel(Recommender):
             self.id_VD = id_VD
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
+    def last_layers(self, at: tuple[Tensor, Tensor] | None = None) -> list[list[Tensor]]:
+        """(S, D) users and (S, D) items of each modality: those at the given ids, or all."""
+        ids = self.id_VD.split(self.sizes)
+        branches = cast(Iterable[Branch], self.branches)
+        return [
+            branch(
+                gated(self.gates, name, branch.items()),
+                self.user_from_item,
+                self.item_from_user,
+                ids,
+                at,
+            )
+            for name, branch in zip(self.modalities, branches, strict=True)
+        ]
+
     def propagate(self, at: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """(S, D) users and (S, D) items: those at the given ids, or all."""
-        ids = self.id_VD.split(self.sizes)
-        parts = [b(self.user_from_item, self.item_from_user, ids, at) for b in self.branches]
+        parts = self.last_layers(at)
         user_SD, item_SD = (torch.stack(side).mean(0) for side in zip(*parts, strict=True))
         return user_SD, item_SD
 
@@ -288,3 +312,11 @@ class MMGCNModel(Recommender):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         return self.propagate()
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the items of each modality's last layer, before their mean."""
+        parts = zip(self.modalities, self.last_layers(), strict=True)
+        return {name: item_ID for name, (_, item_ID) in parts}

@@ -19,6 +19,9 @@ where the release names its file by `knn_k` and `image_weight` alone. Any number
 one called "image" has `image_weight` in the item graph, the others share the rest. The temperature
 and the share of kept edges are constants in the release.
 
+Gates multiply a modality's mapped features after their division by the length, and its share of
+the item graph in every product.
+
 Letters in names: U users, I items, V nodes (users, then items), B batch, N negatives a row,
 C all modalities' widths, J singular vectors.
 """
@@ -38,17 +41,20 @@ from torch.nn import functional as F
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.graphs import Graph, adjacency, bipartite, spmm, symmetric
+from mmrec.graphs import Graph, adjacency, bipartite, symmetric
 from mmrec.losses import bpr
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.contrast import indexed_infonce
 from mmrec.nn.features import MappedFeatures, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import xavier_uniform
 from mmrec.nn.item_graphs import (
     TOOLBOX_EPSILON,
+    NeighbourShares,
     PrunedBipartite,
     image_shares,
     mean_of_neighbours,
+    smoothed,
 )
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
@@ -67,6 +73,7 @@ class PGL(ModelConfig):
     The shipped file has one value of each: no contrastive term, dropout 0.2, "local".
     """
 
+    VERSION = 2
     CARD = Card(
         "PGL",
         2025,
@@ -109,6 +116,9 @@ class PGL(ModelConfig):
     """Item features to use; None takes all that are tables."""
     train_features: bool = True
     """Whether the feature tables are trained, as released, or stay what they are."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """With `cl_weight` None: "released" has no contrastive term, as the toolbox ships the model
     (`reg_weight: [0]`); "described" has it, with the 0.05 of the authors' log on Baby. There is no
@@ -130,6 +140,7 @@ class PGLModel(Recommender):
         self.ui_layers, self.item_layers = cfg.ui_layers, cfg.item_layers
         self.dropout = cfg.dropout
         names = item_modalities(cfg.modalities, data.features, "PGL")
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         values = [values_of(data.features[name]) for name in names]
         tables = [xavier_uniform(data.num_users, cfg.dim, init) for _ in names]
         self.user_UC = nn.Parameter(torch.cat([table.data for table in tables], dim=1))
@@ -137,7 +148,8 @@ class PGLModel(Recommender):
             MappedFeatures(v, cfg.dim, init, trained=cfg.train_features) for v in values
         )
         shares = image_shares(names, cfg.image_weight)
-        self.alike = mean_of_neighbours(values, shares, cfg.knn_k)
+        alike = mean_of_neighbours if self.gates is None else NeighbourShares
+        self.alike = alike(values, shares, cfg.knn_k)
         if cfg.mode == "local":
             self.trained = PrunedBipartite(data, cfg.kept_fraction)
             self.graph = self.trained.graph
@@ -179,16 +191,14 @@ class PGLModel(Recommender):
         The mean of layers 0 to `ui_layers`, where an item's layer 0 is its mapped features, each
         modality of length 1; to items their features are added, smoothed over the item graph.
         """
-        item_IC = torch.cat([F.normalize(mapped(), dim=-1) for mapped in self.maps], dim=1)
+        item_IC = torch.cat(list(self.item_views().values()), dim=1)
         graph, weight_E = self.graph, None
         if part and isinstance(self.trained, PrunedBipartite):
             weight_E = self.trained.weight_E
         elif part:
             graph = cast(Graph, self.trained)
         user_UC, mean_IC = mean_of_layers(graph, self.user_UC, item_IC, self.ui_layers, weight_E)
-        for _ in range(self.item_layers):
-            item_IC = spmm(self.alike, item_IC)
-        return user_UC, mean_IC + item_IC
+        return user_UC, mean_IC + smoothed(self.alike, item_IC, self.item_layers, self.gates)
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr` on the part of the graph, and `contrast` between two views of each row."""
@@ -219,6 +229,16 @@ class PGLModel(Recommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """On the whole user-item graph, from the current weights."""
         return self.propagate(part=False)
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the mapped features, of length 1 without gates."""
+        return {
+            name: gated(self.gates, name, F.normalize(mapped(), dim=-1))
+            for name, mapped in zip(self.names, self.maps, strict=True)
+        }
 
 
 def principal_part(data: Dataset, dim: int) -> Graph:

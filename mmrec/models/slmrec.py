@@ -40,6 +40,8 @@ paper:
   rows, as LightGCN has it: the release's `reg` put to use.
 Both hold for any number of modalities.
 
+Gates multiply X W^T, whose rows of X have length 1 already, and not b.
+
 Letters in names: U users, I items, N either, B batch, Q distinct users or items of a batch, or all,
 D embedding width, F feature columns.
 """
@@ -63,6 +65,7 @@ from mmrec.losses import half_squares
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.contrast import indexed_infonce
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import linear, xavier_uniform
 from mmrec.nn.maps import linear as mapped
 from mmrec.nn.tables import rows
@@ -108,6 +111,9 @@ class SLMRec(ModelConfig):
     by alphabet."""
     train_features: bool = False
     """Whether the feature tables are parameters, which start at rows of length 1."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """See above."""
 
@@ -126,6 +132,7 @@ class SLMRecModel(Recommender):
     def __init__(self, cfg: SLMRec, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         names = item_modalities(cfg.modalities, data.features, "SLMRec")
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         dim, self.layers, self.described = cfg.dim, cfg.layers, cfg.variant == "described"
         tables = [
             FeatureTable(_directions(values_of(data.features[name])), trained=cfg.train_features)
@@ -170,9 +177,9 @@ class SLMRecModel(Recommender):
             items: likewise.
         """
         starts_ID: list[Tensor] = [self.item_ID]
-        for table, to_dim in zip(self.features, self.maps, strict=True):
+        for name, table, to_dim in zip(self.names, self.features, self.maps, strict=True):
             weight, bias = cast(Tensor, to_dim.weight), cast(Tensor, to_dim.bias)
-            starts_ID.append(mapped(table(), weight, bias))
+            starts_ID.append(gated(self.gates, name, mapped(table(), weight)) + bias)
         from_users = self._spread(self.user_UD, True, users, items)
         user_QD, item_QD = [], []
         for start_ID in starts_ID:
@@ -245,6 +252,14 @@ class SLMRecModel(Recommender):
         if self.described:
             return F.normalize(user_UD, dim=-1), F.normalize(item_ID, dim=-1)
         return user_UD, item_ID
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the items of each modality's propagation, before they are fused."""
+        _, of_items = self.propagate()
+        return dict(zip(self.names, of_items[1:], strict=True))
 
     def epoch_batches(
         self, data: TrainingPairs, draws: Draws, epoch: int, shape: BatchShape

@@ -37,29 +37,37 @@ multiplies with these instead of transforming, and computes what behaviour decid
 own nodes; the numbers are the same, also that the imaginary parts of bin 0 and, for even D, of the
 last bin have no effect.
 
+Gates g of modalities (not the s above) multiply T_m, of items and of users. The fusion would be 0
+without one of its factors, so there a closed gate leaves a factor of 1: it has g_m F Z_m + 1 - g_m
+for F Z_m, and G_f the largest of g_m G_m. So with all gates but one closed the fusion is that of
+one modality, where graphs have no entries below 0, and with all closed there is none. The cosines
+of `contrast` are multiplied by the largest gate, which learns nothing from that.
+
 Letters in names: U users, I items, X views (modalities, then the fusion), D embedding width, H
 bins, S = 2 H real parts of all bins and then imaginary ones, Q distinct nodes of a batch (users,
-then items), or all nodes.
+then items), or all nodes, M modalities, E entries of the fusion's graph.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.graphs import symmetric
+from mmrec.graphs import Graph, symmetric
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn import maps
 from mmrec.nn.features import MappedFeatures, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import linear, normal, xavier_uniform
 from mmrec.nn.item_graphs import neighbours
 from mmrec.nn.tables import Constant
@@ -70,6 +78,7 @@ from mmrec.nn.views import Gate, Views, batch_nodes, view_losses
 class SMORE(ModelConfig):
     """Width and grid: the toolbox's, whose lists are entered at the values that its timing used."""
 
+    VERSION = 2
     CARD = Card(
         "SMORE",
         2025,
@@ -110,6 +119,9 @@ class SMORE(ModelConfig):
     """Temperature of the contrast, a constant in the release."""
     train_features: bool = True
     """Whether the feature tables are parameters, as in the release."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """Over what attention sums to 1: a row's entries, or the modalities; see the module."""
 
@@ -131,6 +143,7 @@ class SMOREModel(Recommender):
         if cfg.image_knn_k is not None and "image" not in names:
             raise ValueError(f'image_knn_k needs a modality "image"; there are: {", ".join(names)}')
         values = [values_of(data.features[name]) for name in names]
+        self.names, self.modality_gates = names, gates_if(cfg.gate_modalities, names)
         dim, num_views = cfg.dim, len(names) + 1
         self.dropout, self.described = cfg.dropout, cfg.variant == "described"
         self.user_UD = xavier_uniform(data.num_users, dim, init)
@@ -162,13 +175,20 @@ class SMOREModel(Recommender):
             ui_layers=cfg.ui_layers,
             item_layers=cfg.item_layers,
         )
+        if self.modality_gates is not None:
+            fusion = cast(Graph, self.views.item_graphs[-1])
+            self.parts = Parts(graphs, fusion)
         for name in ("reg_weight", "cl_weight", "tau"):
             self.register_buffer(name, torch.tensor(getattr(cfg, name)), persistent=False)
 
     def gated(self) -> list[Tensor]:
         """(I, D) each view of the items before it spreads."""
         spectra = [self.spectra.of(mapped()) for mapped in self.mapped]
-        spectra.append(reduce(self.spectra.product, spectra))
+        factors = spectra
+        if self.modality_gates is not None:
+            gates = self.modality_gates().unbind()
+            factors = [self.spectra.towards_one(*x) for x in zip(spectra, gates, strict=True)]
+        spectra = [*spectra, reduce(self.spectra.product, factors)]
         parts = zip(spectra, self.filter_H2, self.gates, strict=True)
         return [self.item_ID * gate(x_IS, self.spectra.back(f)) for x_IS, f, gate in parts]
 
@@ -176,9 +196,15 @@ class SMOREModel(Recommender):
         self, users: Tensor | None = None, items: Tensor | None = None, keep: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(Q, D) each, at the users and items wanted, or at all; `keep` is as in `side`."""
+        last_E = None
+        if self.modality_gates is not None:
+            last_E = self.parts(self.modality_gates())
         behaviour_QD, content_QXD = self.views(
-            self.user_UD, self.item_ID, self.gated(), users, items
+            self.user_UD, self.item_ID, self.gated(), users, items, last_E
         )
+        if self.modality_gates is not None:
+            gate_X = F.pad(self.modality_gates(), (0, 1), value=1.0)
+            content_QXD = gate_X[:, None] * content_QXD
         return behaviour_QD, self.side(behaviour_QD, content_QXD, keep)
 
     def side(self, behaviour_QD: Tensor, content_QXD: Tensor, keep: Tensor | None) -> Tensor:
@@ -198,7 +224,9 @@ class SMOREModel(Recommender):
         nodes = batch.extra
         views = self.behaviour_and_side(nodes["users"], nodes["items"], _keep(nodes))
         size = batch.full_size or len(batch.user)
-        ranking, squares, contrast = view_losses(*views, nodes, self.tau, size=size)
+        ranking, squares, contrast = view_losses(
+            *views, nodes, self.tau, size=size, gates=self.modality_gates
+        )
         return Losses(
             {
                 "bpr": ranking,
@@ -227,6 +255,16 @@ class SMOREModel(Recommender):
         user_UD, item_ID = (behaviour_VD + side_VD).split(sizes)
         return user_UD, item_ID
 
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.modality_gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) each modality's gated items, before they spread, and not the fusion."""
+        return {
+            name: gated(self.modality_gates, name, view_ID)
+            for name, view_ID in zip(self.names, self.gated()[:-1], strict=True)
+        }
+
 
 def _keep(extra: Mapping[str, Tensor]) -> Tensor | None:
     if "keep_users" not in extra:
@@ -245,6 +283,7 @@ class Spectra(nn.Module):
         super().__init__()
         bins_DH = torch.fft.rfft(torch.eye(dim), norm="ortho")
         one_HH = torch.eye(bins_DH.shape[1])
+        self.one_S = Constant(torch.arange(2 * len(one_HH)).lt(len(one_HH)).to(bins_DH.real.dtype))
         self.forth_SD = Constant(torch.cat((bins_DH.real, bins_DH.imag), 1).T.contiguous())
         # What a 1 and what an i in one bin become.
         self.real_HD, self.imag_HD = (
@@ -260,12 +299,40 @@ class Spectra(nn.Module):
         (a, b), (c, d) = first_IS.chunk(2, 1), second_IS.chunk(2, 1)
         return torch.cat((a * c - b * d, a * d + b * c), 1)
 
+    def towards_one(self, x_IS: Tensor, gate: Tensor) -> Tensor:
+        """(I, S) `gate` times the spectra and 1 - gate times a one in every bin."""
+        return gate * x_IS + (1 - gate) * self.one_S.value
+
     def back(self, filter_H2: Tensor) -> Tensor:
         """(S, D) by which a spectrum is filtered and transformed back."""
         real_H1, imag_H1 = filter_H2.split(1, 1)
         cosine_HD, sine_HD = self.real_HD.value, self.imag_HD.value
         of_real = real_H1 * cosine_HD + imag_H1 * sine_HD
         return torch.cat((of_real, real_H1 * sine_HD - imag_H1 * cosine_HD))
+
+
+class Parts(nn.Module):
+    """What each of several matrices has at the places where any has something."""
+
+    def __init__(self, matrices: list[sp.csr_array], whole: Graph) -> None:
+        """Of these matrices, for the entries of their `largest`."""
+        super().__init__()
+        width = whole.shape[1]
+        place_E = (whole.row_E * width + whole.column_E).numpy()
+        entry_ME = np.zeros((len(matrices), len(place_E)))
+        lacking_ME = np.full_like(entry_ME, -np.inf)
+        for m, matrix in enumerate(matrices):
+            own = sp.coo_array(matrix)
+            at = np.searchsorted(place_E, own.row.astype(np.int64) * width + own.col)
+            entry_ME[m, at], lacking_ME[m, at] = own.data, 0
+        self.entry_ME, self.lacking_ME = (
+            Constant(torch.tensor(part, dtype=torch.get_default_dtype()))
+            for part in (entry_ME, lacking_ME)
+        )
+
+    def forward(self, gate_M: Tensor) -> Tensor:
+        """(E,) at each place the largest entry of those there are, each times its matrix's gate."""
+        return (gate_M[:, None] * self.entry_ME.value + self.lacking_ME.value).amax(0)
 
 
 def largest(matrices: list[sp.csr_array]) -> sp.csr_array:

@@ -7,7 +7,8 @@ Kept from the toolbox: features as they come, neither scaled nor trained; one li
 modalities side by side; the loss's floor of 1e-10. The map of the concatenation is held as one map
 a modality, which are added: the same numbers without a second copy of the features. Xavier's
 scale is that of the concatenated width. The maps run on the batch's distinct items only; the rest
-of the table has no part in a step's loss.
+of the table has no part in a step's loss. Gates multiply the mapped content of a modality, the
+described visual bias included, and not b.
 
 Letters in names: U users, I items, B batch, N negatives a row, Q distinct items of a batch,
 D width of the free factors and of the content, F feature columns, O outputs of the map,
@@ -30,6 +31,7 @@ from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, item_places
 from mmrec.losses import bpr, emb_loss, half_squares
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable, item_modalities, values_of
+from mmrec.nn.gates import gate_measures, gated, gates_if
 from mmrec.nn.init import normal, xavier_uniform, zeros
 from mmrec.nn.tables import rows
 
@@ -56,6 +58,9 @@ class VBPR(ModelConfig):
     """Item features to use; None takes all that are tables."""
     train_features: bool = False
     """Whether the feature tables are trained, or stay what they are, as released."""
+    gate_modalities: bool = False
+    """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
+    (adaptive knockout); our addition, not in the release."""
     variant: Literal["released", "described"] = "released"
     """"released": scores p_u . [q_i, sum over modalities m of W_m f_im + b] and a regulariser on
     the un-squared norms of the batch's rows, mapped content included.
@@ -85,6 +90,7 @@ class VBPRModel(Recommender):
             FeatureTable(values_of(data.features[name]), trained=cfg.train_features)
             for name in names
         ]
+        self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
         self.user_UC = xavier_uniform(data.num_users, 2 * cfg.dim, init)
         self.item_ID = xavier_uniform(data.num_items, cfg.dim, init)
         self.features = nn.ModuleList(tables)
@@ -111,12 +117,17 @@ class VBPRModel(Recommender):
         """(..., C) rows of the user table; described: with a 1 for the items' bias."""
         return F.pad(user_UC, (0, 1), value=1.0) if self.described else user_UC
 
+    def contents(self, item_Q: Tensor | None = None) -> list[Tensor]:
+        """(Q, O) mapped content of each modality, of the items asked for or of all."""
+        maps = zip(self.names, self.features, self.map_OF, strict=True)
+        return [
+            gated(self.gates, name, cast(FeatureTable, table).mapped(map_OF, item_Q))
+            for name, table, map_OF in maps
+        ]
+
     def items(self, item_Q: Tensor | None = None) -> Tensor:
         """(Q, C) the items asked for, or (I, C) all."""
-        mapped = [
-            cast(FeatureTable, table).mapped(map_OF, item_Q)
-            for table, map_OF in zip(self.features, self.map_OF, strict=True)
-        ]
+        mapped = self.contents(item_Q)
         content_QO = sum(mapped[1:], start=mapped[0])
         id_QD = self.item_ID if item_Q is None else rows(self.item_ID, item_Q)
         if not self.described:
@@ -163,3 +174,11 @@ class VBPRModel(Recommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, C) and (I, C), from the current weights."""
         return self.users(self.user_UC), self.items()
+
+    def measures(self) -> dict[str, float]:
+        return gate_measures(self.gates)
+
+    def item_views(self) -> dict[str, Tensor]:
+        """(I, D) the mapped content, without the described visual bias."""
+        mapped = zip(self.names, self.contents(), strict=True)
+        return {name: content_IO[:, : self.dim] for name, content_IO in mapped}

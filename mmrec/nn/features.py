@@ -131,6 +131,7 @@ class MappedFeatures(nn.Module):
         self.features = FeatureTable(values_IF, trained=trained)
         self.map = start.linear(values_IF.shape[1], dim, init, "default")
 
-    def forward(self) -> Tensor:
-        """(I, D)."""
-        return linear(self.features(), self.map.weight, self.map.bias)
+    def forward(self, gate: Tensor | None = None) -> Tensor:
+        """(I, D); a 0-dim gate scales the features, and not the bias."""
+        weight_DF = self.map.weight if gate is None else gate * self.map.weight
+        return linear(self.features(), weight_DF, self.map.bias)

@@ -1,9 +1,11 @@
 """Graphs between items that look alike, and user-item graphs that are pruned every epoch.
 
-Letters in names: I items, F columns, K neighbours, E entries, P training pairs.
+Letters in names: I items, F columns, K neighbours, E entries, P training pairs, D embedding width,
+M modalities.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from mmrec.cache import cached_matrix
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import Draws
-from mmrec.graphs import Graph, bipartite, keep_likely, knn, ones, symmetric
+from mmrec.graphs import Graph, bipartite, keep_likely, knn, ones, spmm, symmetric
+from mmrec.nn.gates import ModalityGates
 
 TOOLBOX_EPSILON = 1e-7
 """What the MMRec toolbox adds to a degree before it divides by it."""
@@ -47,11 +50,50 @@ def mean_of_neighbours(
     length of an item's list, which is 1 / (k + 1e-7) where all are full: a plain mean, itself
     among them. Modalities are added, weighted by their shares. Directed.
     """
-    parts = [
+    parts = _shares_of_neighbours(tables, shares, k)
+    return Graph(sp.csr_array(sum(parts[1:], start=parts[0])))
+
+
+def _shares_of_neighbours(
+    tables: Sequence[NDArray[np.float32]], shares: Sequence[float], k: int
+) -> list[sp.csr_array]:
+    return [
         share * symmetric(ones(neighbours(values_IF, k)), epsilon=TOOLBOX_EPSILON)
         for values_IF, share in zip(tables, shares, strict=True)
     ]
-    return Graph(sp.csr_array(sum(parts[1:], start=parts[0])))
+
+
+class NeighbourShares(nn.Module):
+    """The graph of `mean_of_neighbours` with its modalities apart, so that each can have a gate."""
+
+    def __init__(
+        self, tables: Sequence[NDArray[np.float32]], shares: Sequence[float], k: int
+    ) -> None:
+        super().__init__()
+        parts = _shares_of_neighbours(tables, shares, k)
+        self.graphs = nn.ModuleList(Graph(part) for part in parts)
+
+    def forward(self, x_ID: Tensor, gate_M: Tensor) -> Tensor:
+        """(I, D) the sum of the modalities' products, each times its gate."""
+        products = [spmm(cast(Graph, graph), x_ID) for graph in self.graphs]
+        return (gate_M[:, None, None] * torch.stack(products)).sum(0)
+
+
+def smoothed(
+    alike: Graph | NeighbourShares, x_ID: Tensor, hops: int, gates: ModalityGates | None
+) -> Tensor:
+    """(I, D) rows after `hops` products with a graph of items alike.
+
+    Args:
+        alike: of `mean_of_neighbours`, or with its modalities apart.
+        x_ID: the rows.
+        hops: how many products.
+        gates: of the modalities, for a graph that has them apart: every product is gated.
+    """
+    gate_M = None if gates is None else gates()
+    for _ in range(hops):
+        x_ID = spmm(alike, x_ID) if isinstance(alike, Graph) else alike(x_ID, gate_M)
+    return x_ID
 
 
 class PrunedBipartite(nn.Module):

@@ -17,6 +17,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.graphs import bipartite
 from mmrec.nn import init as start
 from mmrec.nn.features import FeatureTable, values_of
+from mmrec.nn.gates import ModalityGates
 from mmrec.nn.maps import linear
 from mmrec.nn.propagation import sum_of_layers
 from mmrec.nn.tables import rows
@@ -51,7 +52,8 @@ class Towers(nn.Module):
     """All modalities, spread over the user-item graph side by side.
 
     With x the rows [preference; content] of a tower, each divided by its length (1e-12 at least),
-    and A the graph with entries (deg_u deg_i)^(-1/2), a tower is x + A x + ... + A^layers x.
+    and A the graph with entries (deg_u deg_i)^(-1/2), a tower is x + A x + ... + A^layers x. Gates
+    multiply the content after that division, which would undo them.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class Towers(nn.Module):
     def __iter__(self) -> Iterator[Tower]:
         return cast(Iterator[Tower], iter(self.towers))
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Users (U, M, D) and items (I, M, D)."""
+    def forward(self, gates: ModalityGates | None = None) -> tuple[Tensor, Tensor]:
+        """Users (U, M, D) and items (I, M, D), with gates in the towers' order if given."""
         user_UMD = torch.stack([tower.preference_UD for tower in self], 1)
         item_IMD = torch.stack([tower.content() for tower in self], 1)
         start_VMD = F.normalize(torch.cat((user_UMD, item_IMD)), dim=-1, eps=1e-12)
+        if gates is not None:
+            unit_UMD, unit_IMD = start_VMD.split((len(user_UMD), len(item_IMD)))
+            start_VMD = torch.cat((unit_UMD, unit_IMD * gates()[:, None]))
         sum_VC = sum_of_layers(self.graph, start_VMD.flatten(1), self.layers)
         # In one split, whose gradient is one copy; two slices would each make a table of zeros.
         user_UMD, item_IMD = sum_VC.view(start_VMD.shape).split((len(user_UMD), len(item_IMD)))

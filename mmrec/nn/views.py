@@ -5,7 +5,7 @@ often it occurs.
 
 Letters in names: U users, I items, X views by content, D embedding width, E width of what is
 mapped or picked, B batch, N negatives a row, C one positive and then the negatives of a row, Q
-distinct nodes of a batch (users, then items), or all nodes.
+distinct nodes of a batch (users, then items), or all nodes. In `last_E`, E entries of a graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,15 @@ from typing import cast
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmrec.data.dataset import Dataset
 from mmrec.data.sampling import distinct, item_places
 from mmrec.graphs import Graph, adjacency, spmm, symmetric
-from mmrec.losses import bpr, half_squares
+from mmrec.losses import Similarity, bpr, half_squares
 from mmrec.nn import init as start
 from mmrec.nn.contrast import indexed_infonce
+from mmrec.nn.gates import ModalityGates
 from mmrec.nn.maps import linear
 from mmrec.nn.propagation import mean_of_layers
 from mmrec.nn.tables import rows
@@ -56,6 +58,7 @@ class Views(nn.Module):
         views: Sequence[Tensor],
         users: Tensor | None = None,
         items: Tensor | None = None,
+        last_E: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The behaviour view (Q, D), a mean of layers, and the views by content (Q, X, D).
 
@@ -65,11 +68,13 @@ class Views(nn.Module):
             views: (I, D) of the items, one an item graph; the views of users are sums over theirs.
             users: the users wanted; None takes all.
             items: the items wanted; None takes all.
+            last_E: what takes the place of the last item graph's entries, as in `spmm`.
         """
         spread = []
-        for graph, view_ID in zip(self.item_graphs, views, strict=True):
+        entries = [*[None] * (len(views) - 1), last_E]
+        for graph, view_ID, weight_E in zip(self.item_graphs, views, entries, strict=True):
             for _ in range(self.item_layers):
-                view_ID = spmm(cast(Graph, graph), view_ID)
+                view_ID = spmm(cast(Graph, graph), view_ID, weight_E)
             spread.append(view_ID)
         side_by_side = torch.cat(spread, 1)
         behaviour_QD, content_QE = (
@@ -115,7 +120,13 @@ def batch_nodes(user_B: Tensor, positive_B: Tensor, negative_BN: Tensor) -> dict
 
 
 def view_losses(
-    behaviour_QD: Tensor, side_QD: Tensor, nodes: Mapping[str, Tensor], tau: Tensor, *, size: int
+    behaviour_QD: Tensor,
+    side_QD: Tensor,
+    nodes: Mapping[str, Tensor],
+    tau: Tensor,
+    *,
+    size: int,
+    gates: ModalityGates | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """BPR, L2 term and contrast of embeddings that are the sum of a behaviour and a side view.
 
@@ -129,12 +140,20 @@ def view_losses(
         nodes: what `batch_nodes` gives.
         tau: 0-dim temperature.
         size: what the L2 term is divided by.
+        gates: of the modalities in the side rows. Cosines undo what the gates have in common, so
+            they are multiplied by the largest; without a gradient, since a gate must not open for
+            making a loss sharper.
     """
     num_users = len(nodes["users"])
     output_QD = behaviour_QD + side_QD
     item_BC = num_users + torch.cat((nodes["positive_at"][:, None], nodes["negative_at"]), 1)
     user_BD, item_BCD = rows(output_QD, nodes["user_at"]), rows(output_QD, item_BC)
     score_BC = (user_BD[:, None] * item_BCD).sum(-1)
+    similarity: Similarity = "cosine"
+    if gates is not None:
+        similarity = "dot"
+        side_QD = gates().amax().detach() * F.normalize(side_QD, dim=-1)
+        behaviour_QD = F.normalize(behaviour_QD, dim=-1)
     positive_at = num_users + nodes["positives"]
     user_contrast = indexed_infonce(
         side_QD[:num_users],
@@ -142,7 +161,7 @@ def view_losses(
         tau,
         nodes["user_at"],
         nodes["user_at"],
-        similarity="cosine",
+        similarity=similarity,
     )
     item_contrast = indexed_infonce(
         rows(side_QD, positive_at),
@@ -150,7 +169,7 @@ def view_losses(
         tau,
         nodes["positive_of"],
         nodes["positive_of"],
-        similarity="cosine",
+        similarity=similarity,
     )
     return (
         bpr(score_BC[:, :1], score_BC[:, 1:]),

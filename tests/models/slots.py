@@ -42,8 +42,10 @@ def three_modalities(case: dict[str, Any], *names: str) -> Dataset:
     return problem(case, features={n: Dense(np.ones(8, dtype=bool), values[n]) for n in names})
 
 
-def dense_tower(tower: Tower, data: Dataset, values_IF: np.ndarray, layers: int) -> np.ndarray:
-    """(U + I, D) by matrix powers of the whole graph."""
+def dense_tower(
+    tower: Tower, data: Dataset, values_IF: np.ndarray, layers: int, gate: float = 1.0
+) -> np.ndarray:
+    """(U + I, D) by matrix powers of the whole graph; a gate on the items' unit rows."""
     of = {name: parameter.detach().numpy() for name, parameter in tower.named_parameters()}
     hidden = values_IF @ of["inner.weight"].T + of["inner.bias"]
     hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
@@ -51,6 +53,7 @@ def dense_tower(tower: Tower, data: Dataset, values_IF: np.ndarray, layers: int)
     x = np.concatenate((of["preference_UD"], content_ID))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     num_users, num_items = data.num_users, data.num_items
+    x[num_users:] *= gate
     seen = np.zeros((num_users, num_items))
     seen[tuple(data.train.T)] = 1
     graph = np.zeros((len(x), len(x)))

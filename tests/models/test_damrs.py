@@ -159,12 +159,14 @@ def dense_graphs(data: Dataset, names: tuple[str, ...], k: int) -> list[np.ndarr
     return [s[:, None] * p * s for p, s in zip(patterns, scales, strict=True)]
 
 
-def dense_neighbour(h: list[np.ndarray], items: np.ndarray, tau: float, pool: int) -> list[float]:
+def dense_neighbour(
+    h: list[np.ndarray], gates: list[float], items: np.ndarray, tau: float, pool: int
+) -> list[float]:
     cosine = [unit(x[items]) @ unit(x).T for x in h]
     p = [np.exp(c) / np.exp(c).sum(1, keepdims=True) for c in cosine]
     losses = []
     for v, c in enumerate(cosine):
-        others = sum(q for w, q in enumerate(p) if w != v)
+        others = sum(gates[w] * q for w, q in enumerate(p) if w != v)
         first = np.argsort(-(others + (len(h) - 1) * p[v]), axis=1)[:, :pool]
         left = p[v].copy()
         np.put_along_axis(left, first, 0, axis=1)
@@ -173,8 +175,23 @@ def dense_neighbour(h: list[np.ndarray], items: np.ndarray, tau: float, pool: in
         s1, s2 = (np.take_along_axis(e, at, axis=1).sum(1) for at in (first, second))
         total = e.sum(1)
         parts = -np.log(s1 / total + 1e-9) - np.log(s2 / (total - s1) + 1e-9)
-        losses.append(parts.mean())
+        losses.append(gates[v] * parts.mean())
     return losses
+
+
+def heard(chances: list[np.ndarray], gates: list[float]) -> np.ndarray:
+    """Predictions of the views, each as far from their weighted mean as its gate lets it."""
+    mean = np.average(chances, axis=0, weights=gates)
+    return np.stack([mean + g * (chance - mean) for g, chance in zip(gates, chances, strict=True)])
+
+
+def opened(model, gates: tuple[float, ...] | None) -> list[float]:
+    """The gates of the views, once they are set; behaviour has 1."""
+    if gates is None:
+        return [1] * len(model.views)
+    with torch.no_grad():
+        model.gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    return [*gates, 1]
 
 
 def third(data: Dataset) -> Dataset:
@@ -184,8 +201,16 @@ def third(data: Dataset) -> Dataset:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("names", [("text",), ("image", "text"), ("audio", "image", "text")])
-def test_follows_the_equations_for_one_to_three_modalities(names):
+@pytest.mark.parametrize(
+    ("names", "gates"),
+    [
+        (("text",), None),
+        (("image", "text"), None),
+        (("audio", "image", "text"), None),
+        (("image", "text"), (0.5, 1.3)),
+    ],
+)
+def test_follows_the_equations_for_one_to_three_modalities(names, gates):
     train = DETAIL["wide_pool10_alternate_rule"]["interactions"]
     data = third(problem(train, 24, alternate=True))
     cfg = DAMRS(
@@ -198,8 +223,10 @@ def test_follows_the_equations_for_one_to_three_modalities(names):
         neighbour_weight=0.2,
         kl_weight=0.7,
         modalities=names,
+        gate_modalities=gates is not None,
     )
     model = cfg.build(data, torch.Generator().manual_seed(1))
+    gates = opened(model, gates)
     *views, whole = dense_graphs(data, names, 4)
     for graph, wanted in zip(model.views, views, strict=True):
         assert_like(graph.dense(), wanted)
@@ -211,7 +238,8 @@ def test_follows_the_equations_for_one_to_three_modalities(names):
     mean = np.mean([np.linalg.matrix_power(whole, hop) @ start for hop in range(4)], axis=0)
     u, c = mean[: data.num_users], mean[data.num_users :]
     h = [np.linalg.matrix_power(graph, 2) @ table for graph in views]
-    item = c + np.mean(h, axis=0)
+    added = np.mean([gate * x for gate, x in zip(gates, h, strict=True)], axis=0)
+    item = c + added
     user, actual = model.embeddings()
     assert_like(user, u)
     assert_like(actual, item)
@@ -223,18 +251,18 @@ def test_follows_the_equations_for_one_to_three_modalities(names):
         ids.numpy() for ids in (batch.user, batch.positive, batch.negative)
     )
     items = np.unique(np.concatenate((positives, negatives.ravel())))
-    assert_like(terms["neighbour"], 0.2 * np.mean(dense_neighbour(h, items, 0.3, 4)))
+    assert_like(terms["neighbour"], 0.2 * np.mean(dense_neighbour(h, gates, items, 0.3, 4)))
 
     some = np.unique(users)
-    p, q = (sigmoid(u[some] @ unit(x[items]).T) for x in (c, np.mean(h, axis=0)))
+    p, q = (sigmoid(u[some] @ unit(x[items]).T) for x in (c, added))
 
     def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
 
     assert_like(terms["kl"], 0.7 * (kl(p, q) + kl(q, p)).mean())
 
-    a = np.stack([sigmoid((u[users] * unit(x)[positives]).sum(1)) for x in h])
-    b = np.stack([sigmoid(np.einsum("bd,bnd->bn", u[users], unit(x)[negatives])) for x in h])
+    a = heard([sigmoid((u[users] * unit(x)[positives]).sum(1)) for x in h], gates)
+    b = heard([sigmoid(np.einsum("bd,bnd->bn", u[users], unit(x)[negatives])) for x in h], gates)
     kept = np.clip(a.mean(0) * np.exp(-a.var(0, ddof=1)) ** 2, 0, 1)
     turned = np.where(a.mean(0) < b.mean(), np.clip(a.max(0) - b.mean(), 0, 1), 0)
     assert 0 < (turned > 0).sum() < len(turned)

@@ -98,8 +98,10 @@ def item_graph(values_IF: np.ndarray, k: int) -> np.ndarray:
     "shares",
     [{"text": 1.0}, {"image": 0.3, "text": 0.7}, {"audio": 0.35, "image": 0.3, "text": 0.35}],
 )
-@pytest.mark.parametrize(("layers", "ui_layers"), [(1, 3), (3, 0)])
-def test_follows_the_formula(shares, layers, ui_layers):
+@pytest.mark.parametrize(
+    ("layers", "ui_layers", "gates"), [(1, 3, None), (3, 0, None), (2, 1, (0.5, 1.3, 0.8))]
+)
+def test_follows_the_formula(shares, layers, ui_layers, gates):
     data = three_modalities(MAIN, *shares)
     cfg = DRAGON(
         dim=5,
@@ -110,14 +112,19 @@ def test_follows_the_formula(shares, layers, ui_layers):
         image_weight=0.3,
         user_neighbours=3,
         reg_weight=0.3,
+        gate_modalities=gates is not None,
     )
     rng = torch.Generator().manual_seed(1)
     model = cfg.build(data, rng)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
+    if gates:
+        with torch.no_grad():
+            model.gates.logit_M.copy_((torch.tensor(gates[: len(shares)]) / 2).logit())
+    gate = dict(zip(shares, gates or (1, 1, 1), strict=False))
     towers = [
-        dense_tower(tower, data, data.features[name].values, ui_layers)
+        dense_tower(tower, data, data.features[name].values, ui_layers, gate[name])
         for tower, name in zip(model.towers, shares, strict=True)
     ]
     several = len(shares) > 1
@@ -127,7 +134,9 @@ def test_follows_the_formula(shares, layers, ui_layers):
     hop = hop * np.exp(np.array(RECORD["detail"]["user_graph"]["co_occurrence"]))
     user = mixed + hop / hop.sum(1, keepdims=True) @ mixed
     own = np.concatenate([t[6:] for t in towers], axis=1)
-    graph = sum(share * item_graph(data.features[n].values, 4) for n, share in shares.items())
+    graph = sum(
+        gate[n] * share * item_graph(data.features[n].values, 4) for n, share in shares.items()
+    )
     item = own + np.linalg.matrix_power(graph, layers) @ own
     found_user, found_item = model.embeddings()
     assert_like(found_user, user)

@@ -112,6 +112,24 @@ def test_follows_the_formula(variant, names, layers):
         assert_like(terms["weights"], 0.3 * sum((p.detach() ** 2).mean() for p in tables))
 
 
+@pytest.mark.usefixtures("float64")
+def test_gates_come_after_the_division_by_the_length():
+    names = ("image", "text")
+    data = three_modalities(MAIN, *names)
+    cfg = DualGNN(dim=5, hidden_dim=6, gate_modalities=True)
+    model = cfg.build(data, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.gates.logit_M.copy_(torch.tensor([math.log(3), -math.log(7)]))
+    towers = [
+        dense_tower(tower, data, data.features[name].values, 2, gate)
+        for tower, name, gate in zip(model.towers, names, (1.5, 0.25), strict=True)
+    ]
+    views = model.item_views()
+    for name, tower in zip(names, towers, strict=True):
+        assert_like(views[name].detach(), tower[6:])
+    assert_like(model.embeddings()[1].detach(), sum(tower[6:] for tower in towers))
+
+
 def test_users_start_with_all_modalities_nearly_alike():
     model = DualGNN().build(three_modalities(MAIN, "image", "text"), torch.Generator())
     torch.testing.assert_close(model.user_UM.sum(1), torch.ones(6))

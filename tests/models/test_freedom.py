@@ -148,15 +148,16 @@ def ranking(user: np.ndarray, item: np.ndarray) -> np.float64:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    ("names", "shares"),
+    ("names", "shares", "gates"),
     [
-        (("audio",), (1.0,)),
-        (("audio", "text"), (0.5, 0.5)),
-        (("audio", "image", "text"), (0.3, 0.4, 0.3)),
+        (("audio",), (1.0,), None),
+        (("audio", "text"), (0.5, 0.5), None),
+        (("audio", "image", "text"), (0.3, 0.4, 0.3), None),
+        (("audio", "image", "text"), (0.3, 0.4, 0.3), (1.0, 0.5, 1.3)),
     ],
 )
 @pytest.mark.parametrize("item_layers", [0, 2])
-def test_is_the_formula_on_a_pruned_graph(names, shares, item_layers):
+def test_is_the_formula_on_a_pruned_graph(names, shares, gates, item_layers):
     cfg = FREEDOM(
         dim=3,
         ui_layers=1,
@@ -166,17 +167,22 @@ def test_is_the_formula_on_a_pruned_graph(names, shares, item_layers):
         dropout=0.5,
         reg_weight=0.7,
         modalities=names,
+        gate_modalities=gates is not None,
     )
     model = cfg.build(problem(CASE, features=three()), torch.Generator().manual_seed(1))
+    if gates:
+        with torch.no_grad():
+            model.gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    gates = gates or (1,) * len(names)
     p = {name: value.detach().numpy() for name, value in model.named_parameters()}
 
     alike = np.zeros((8, 8))
-    for name, share in zip(names, shares, strict=True):
+    for name, share, gate in zip(names, shares, gates, strict=True):
         unit = three()[name].values
         unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
         nearest = np.argsort(-(unit @ unit.T), axis=1)[:, :4]
         np.put_along_axis(part := np.zeros((8, 8)), nearest, 1 / (4 + 1e-7), 1)
-        alike += share * part
+        alike += gate * share * part
 
     def propagated(edges):
         seen = np.zeros((6, 8))
@@ -198,7 +204,8 @@ def test_is_the_formula_on_a_pruned_graph(names, shares, item_layers):
     terms = {name: term.detach() for name, term in model.losses(BATCH).terms.items()}
     assert_like(terms.pop("bpr"), ranking(user, item))
     for m, name in enumerate(names):
-        content = three()[name].values @ p[f"map_DF.{m}"].T
+        content = gates[m] * three()[name].values @ p[f"map_DF.{m}"].T
+        assert_like(model.item_views()[name].detach(), content)
         assert_like(terms.pop(f"bpr_{name}"), 0.7 * ranking(user, content))
     assert not terms
 

@@ -72,7 +72,7 @@ def test_prunes_the_messages_that_the_release_prunes():
         to_item_P, to_user_P = torch.tensor(values).view(2, -1)
         return torch.cat((to_user_P, to_item_P[place_P]))
 
-    attentions = [content(model.messages, 0)[1] for content in model.contents]
+    attentions = [content(content.items(), model.messages, 0)[1] for content in model.contents]
     assert_like(attentions[0], as_here(DETAIL["attention_image"]))
     assert_like(attentions[1], as_here(DETAIL["attention_text"]))
     weight_E = model.refined(attentions)
@@ -124,10 +124,12 @@ def formula(model, data: Dataset, rounds: int) -> np.ndarray:
     items_of = {u: [i for v, i in TRAIN if v == u] for u in range(5)}
     users_of = {i: [u for u, j in TRAIN if j == i] for i in range(7)}
     confidence = numpy(model.confidence_VM)
+    gates = [1.0] * len(model.modalities) if model.gates is None else numpy(model.gates())
     parts, weights = [], []
     for name, content in zip(model.modalities, model.contents, strict=True):
         mapped = data.features[name].values @ numpy(content.map.weight).T + numpy(content.map.bias)
-        f, p = unit(np.where(mapped > 0, mapped, 0.01 * mapped)), unit(numpy(content.preference_UC))
+        f = gates[len(parts)] * unit(np.where(mapped > 0, mapped, 0.01 * mapped))
+        p = unit(numpy(content.preference_UC))
         for _ in range(rounds):
             p = unit([p[u] + softmax(f[near] @ p[u]) @ f[near] if near else p[u]
                       for u, near in items_of.items()])  # fmt: skip
@@ -182,6 +184,16 @@ def test_follows_the_equations(names, variant, layers, rounds):
         if variant == "released" and name == "image":
             penalty += np.mean(preference**2)
     assert_like(terms["reg"].detach(), 0.3 * penalty)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("variant", "rounds"), [("released", 0), ("described", 2)])
+def test_gates_come_after_the_division_by_the_length(variant, rounds):
+    model = built("image", "text", variant=variant, layers=rounds, gate_modalities=True)
+    with torch.no_grad():
+        model.gates.logit_M.copy_(torch.tensor([1.0, -2.0]))
+    expected = formula(model, dataset("image", "text"), rounds)
+    assert_like(torch.cat(model.embeddings()).detach(), expected)
 
 
 def test_routing_reaches_users_in_described_alone():

@@ -167,21 +167,37 @@ def normalised(graph: np.ndarray) -> np.ndarray:
     return graph / np.sqrt(np.outer(total, total))
 
 
-def dense_graph(model: LATTICEModel, k: int, frozen_share: float) -> np.ndarray:
+OPEN = (1.0, 1.0, 1.0)
+
+
+def dense_graph(
+    model: LATTICEModel,
+    k: int,
+    frozen_share: float,
+    gates: tuple[float, ...] = OPEN,
+    gates_when_built: tuple[float, ...] | None = None,
+) -> np.ndarray:
     names = sorted(three_modalities())
     logit = model.modality_M.detach().numpy()
     share = np.exp(logit) / np.exp(logit).sum()
-    learned, frozen = np.zeros((8, 8)), np.zeros((8, 8))
-    for w, name, mapped in zip(share, names, model.mapped, strict=True):
-        table = mapped.features.table_IF.detach().numpy()
+    learned, frozen = [], np.zeros((8, 8))
+    built = gates_when_built or gates
+    for w, name, mapped, gate, was in zip(share, names, model.mapped, gates, built, strict=True):
+        table = was * mapped.features.table_IF.detach().numpy()
         weight, bias = (p.detach().numpy() for p in (mapped.map.weight, mapped.map.bias))
-        learned += w * alike(table @ weight.T + bias, k)
-        frozen += w * normalised(alike(three_modalities()[name].values, k))
-    return (1 - frozen_share) * normalised(learned) + frozen_share * frozen
+        learned.append(w * alike(table @ weight.T + bias, k))
+        frozen += gate * w * normalised(alike(three_modalities()[name].values, k))
+    total = np.sum(learned, axis=(0, 2))
+    kept = sum(gate * part for gate, part in zip(gates, learned, strict=True))
+    return (1 - frozen_share) * kept / np.sqrt(np.outer(total, total)) + frozen_share * frozen
 
 
 def dense_embeddings(
-    model: LATTICEModel, graph: np.ndarray, layers: int, item_layers: int
+    model: LATTICEModel,
+    graph: np.ndarray,
+    layers: int,
+    item_layers: int,
+    gates: tuple[float, ...] = OPEN,
 ) -> tuple[np.ndarray, np.ndarray]:
     user, item = model.user_UD.detach().numpy(), model.item_ID.detach().numpy()
     both = np.block([[np.eye(6), SEEN], [SEEN.T, np.eye(8)]])
@@ -189,7 +205,9 @@ def dense_embeddings(
     powers = [np.linalg.matrix_power(both, n) for n in range(layers + 1)]
     mean = np.mean(powers, axis=0) @ np.concatenate((user, item))
     near = np.linalg.matrix_power(graph, item_layers) @ item
-    return mean[:6], mean[6:] + near / np.linalg.norm(near, axis=1, keepdims=True)
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    length = np.average(gates, weights=gates)
+    return mean[:6], mean[6:] + length * near
 
 
 def three(**changes) -> LATTICEModel:
@@ -210,6 +228,42 @@ def test_follows_the_formula_for_three_modalities_and_missing_ones(trained):
         assert_like(found.detach(), wanted)
     tables = [m.features.table_IF for m in model.mapped]
     assert [any(t is p for p in model.parameters()) for t in tables] == [trained] * 3
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("gates", [(1.0, 0.5, 1.3), (0.7, 0.7, 0.5)])
+def test_gates_are_on_features_on_shares_of_the_graph_and_on_what_is_added(gates):
+    model = three(gate_modalities=True)
+    with torch.no_grad():
+        model.gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    wanted = dense_embeddings(model, dense_graph(model, 4, 0.6, gates), 1, 3, gates)
+    for found, table in zip(model.embeddings(), wanted, strict=True):
+        assert_like(found.detach(), table)
+    for mapped, view, gate in zip(model.mapped, model.item_views().values(), gates, strict=True):
+        content = gate * mapped.features.table_IF @ mapped.map.weight.T + mapped.map.bias
+        assert_like(view.detach(), content.detach())
+
+
+@pytest.mark.usefixtures("float64")
+def test_gates_learn_where_the_graph_is_stale():
+    model = three(gate_modalities=True)
+    data = problem(CASE, features=three_modalities())
+    batches = model.epoch_batches(TrainingPairs.of(data), Draws(0), 0, BatchShape(10, 2))
+    first, later = list(batches)[:2]
+    keep_buffers(model, model.losses(first).buffers)
+    gates = (1.0, 0.5, 1.3)
+    with torch.no_grad():
+        model.gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    graph = dense_graph(model, 4, 0.6, gates, gates_when_built=OPEN)
+    user, item = dense_embeddings(model, graph, 1, 3, gates)
+    rows = torch.cat((later.positive[:, None], later.negative), 1)
+    score = (user[later.user][:, None] * item[rows]).sum(-1)
+    terms = model.losses(later).terms
+    bpr = np.log1p(np.exp(score[:, 1:] - score[:, :1])).mean()
+    assert_like(terms["bpr"].detach(), bpr)
+    sum(terms.values()).backward()
+    assert (model.gates.logit_M.grad.abs() > 1e-9).all()
+    assert all(p.grad is None for p in model.mapped.parameters())
 
 
 @pytest.mark.usefixtures("float64")

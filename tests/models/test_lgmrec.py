@@ -143,11 +143,12 @@ def by_hand(model, tables, draws):
     final = sum(power[k] @ start for k in range(model.ui_layers + 1)) / (model.ui_layers + 1)
     collaborative_item = final[6:].copy()
     globals_ = []
+    gates = np.ones(len(tables)) if model.gates is None else plain(model.gates())
     for at, table in enumerate(tables):
         mapped = table.values @ plain(model.maps[at]).T
         means = seen @ mapped / (seen.sum(1, keepdims=True) + 1e-7)
-        final = final + unit(power[model.mm_layers] @ np.vstack((means, mapped)))
-        logit = table.values @ plain(model.hyper_maps[at]).T
+        final = final + gates[at] * unit(power[model.mm_layers] @ np.vstack((means, mapped)))
+        logit = gates[at] * table.values @ plain(model.hyper_maps[at]).T
         member = []
         for side, raw in (("user", seen @ logit), ("item", logit)):
             raw = np.exp((raw + plain(draws[f"{side}_noise"][at])) / float(model.tau))
@@ -202,6 +203,18 @@ def test_is_what_its_equations_say_for_any_number_of_modalities(names, more):
             wanted = SHAPE["hyper"]["cl_weight"] * sum(links)
             assert_like(terms.pop(f"contrast_{term}"), wanted)
     assert not terms
+
+
+@pytest.mark.usefixtures("float64")
+def test_gates_are_on_memberships_and_on_local_rows_of_length_1():
+    model = built(hyper_layers=2, gate_modalities=True)
+    with torch.no_grad():
+        model.gates.logit_M.copy_(torch.tensor([1.0, -2.0]))
+    data = TrainingPairs.of(problem(SHAPE))
+    batch = next(model.epoch_batches(data, Draws(0), 0, BatchShape(size=20, negatives=2)))
+    *expected, _ = by_hand(model, list(features().values()), batch.extra)
+    for found, value in zip(model.represent(batch.extra), expected, strict=True):
+        assert_like(found.detach(), value)
 
 
 # --- the draws

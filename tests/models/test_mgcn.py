@@ -152,17 +152,20 @@ def alike(table: np.ndarray, k: int) -> np.ndarray:
     return graph / np.sqrt(np.outer(graph.sum(1), graph.sum(1)))
 
 
-def dense_views(model: MGCNModel, data: dict[str, Dense]) -> tuple[np.ndarray, np.ndarray]:
+def dense_views(
+    model: MGCNModel, data: dict[str, Dense], gates: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Behaviour and side of `dim=3, ui_layers=1, item_layers=2, knn_k=4`."""
     user, item = model.user_UD.detach().numpy(), model.item_ID.detach().numpy()
     spread = SEEN / np.sqrt(np.outer(SEEN.sum(1), SEEN.sum(0)))
     behaviour = np.concatenate((user + spread @ item, item + spread.T @ user)) / 2
     content = []
-    for name, own, gate in zip(sorted(data), model.mapped, model.gates, strict=True):
+    names = sorted(data)
+    for name, own, gate, of_modality in zip(names, model.mapped, model.gates, gates, strict=True):
         z = mapped(own.map, own.features.table_IF.detach().numpy())
         graph = alike(data[name].values, 4)
         view = graph @ graph @ (item * sigmoid(mapped(gate.map, z)))
-        content.append(np.concatenate((spread @ view, view)))
+        content.append(of_modality * np.concatenate((spread @ view, view)))
     if len(content) == 1:
         return behaviour, content[0] / 2
     query = model.attention[2].weight.detach().numpy()[0]
@@ -177,9 +180,19 @@ def dense_views(model: MGCNModel, data: dict[str, Dense]) -> tuple[np.ndarray, n
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("trained", [True, False])
-@pytest.mark.parametrize("names", [("text",), ("image", "text"), ("audio", "image", "text")])
-def test_follows_the_formula_for_any_number_of_modalities(names, trained):
+@pytest.mark.parametrize(
+    ("names", "gates"),
+    [
+        (("text",), None),
+        (("image", "text"), None),
+        (("audio", "image", "text"), None),
+        (("text",), (0.5,)),
+        (("audio", "image", "text"), (0.9, 0.5, 1.3)),
+    ],
+)
+def test_follows_the_formula_for_any_number_of_modalities(names, gates, trained):
     cfg = MGCN(dim=3, ui_layers=1, item_layers=2, knn_k=4, tau=0.5, train_features=trained)
+    cfg = override(cfg, {"gate_modalities": gates is not None})
     data = modalities(names)
     model = cfg.build(problem(CASE, features=data), torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -189,7 +202,11 @@ def test_follows_the_formula_for_any_number_of_modalities(names, trained):
     tables = [m.features.table_IF for m in model.mapped]
     assert [any(t is p for p in model.parameters()) for t in tables] == [trained] * len(names)
 
-    behaviour, side = dense_views(model, data)
+    if gates:
+        with torch.no_grad():
+            model.modality_gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    gates = gates or (1,) * len(names)
+    behaviour, side = dense_views(model, data, gates)
     for found, wanted in zip(model.behaviour_and_side(), (behaviour, side), strict=True):
         assert_like(found.detach(), wanted)
 
@@ -199,7 +216,7 @@ def test_follows_the_formula_for_any_number_of_modalities(names, trained):
         anchor, target = (
             x[at] / np.linalg.norm(x[at], axis=1, keepdims=True) for x in (side, behaviour)
         )
-        logit = anchor @ target.T / 0.5
+        logit = max(gates) * anchor @ target.T / 0.5
         contrast += (np.log(np.exp(logit).sum(1)) - np.diag(logit)).mean()
     terms = model.losses(batch(rows)).terms
     assert_like(terms["contrast"].detach(), 0.01 * contrast)

@@ -127,12 +127,13 @@ def formula(model, data: Dataset, preference: list[np.ndarray]) -> np.ndarray:
     for user, item in data.train:
         near[user].append(5 + item)
         near[5 + item].append(user)
+    gates = [1.0] * len(model.modalities) if model.gates is None else numpy(model.gates())
     last = []
     for name, branch, start in zip(model.modalities, model.branches, preference, strict=True):
         content = data.features[name].values
         if branch.items.map is not None:
             content = content @ numpy(branch.items.map.weight).T + numpy(branch.items.map.bias)
-        x = np.concatenate((unit(start), unit(content)))
+        x = np.concatenate((unit(start), gates[len(last)] * unit(content)))
         for layer in branch.layers:
             mapped = x @ numpy(layer.message.weight).T
             mean = [mapped[n].mean(0) if n else np.zeros(mapped.shape[1]) for n in near.values()]
@@ -191,6 +192,18 @@ def test_described_counts_layers_and_penalises_every_modality(names, layers):
     ) / 2
     squares = sum(np.mean(preference**2) for preference in trained)
     assert_like(terms["reg"].detach(), weight * (ids + squares))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("layers", [1, 3])
+def test_gates_come_after_the_division_by_the_length(layers):
+    names = ("image", "text")
+    model = built(*names, layers=layers, variant="described", gate_modalities=True)
+    with torch.no_grad():
+        model.gates.logit_M.copy_(torch.tensor([1.0, -2.0]))
+    trained = [numpy(branch.users.preference_UQ) for branch in model.branches]
+    expected = formula(model, dataset(*names), trained)
+    assert_like(torch.cat(model.embeddings()).detach(), expected)
 
 
 def test_only_described_trains_ids_and_preferences():

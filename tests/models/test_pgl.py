@@ -122,17 +122,24 @@ def audio(data: Dataset) -> Dataset:
     return dataclasses.replace(data, features={**data.features, "audio": third})
 
 
-def dense_embeddings(model, data: Dataset, shares: dict[str, float], graph: np.ndarray):
+def dense_embeddings(
+    model,
+    data: Dataset,
+    shares: dict[str, float],
+    graph: np.ndarray,
+    gates: tuple[float, ...] = (1, 1, 1),
+):
     """The specification's equations in numpy, from a model's weights."""
     names = sorted(shares)
     mapped, alike = [], np.zeros((data.num_items, data.num_items))
-    for name, part in zip(names, model.maps, strict=True):
+    for name, part, gate in zip(names, model.maps, gates, strict=False):
         table = part.features.table_IF.detach().numpy()
         out = table @ part.map.weight.detach().numpy().T + part.map.bias.detach().numpy()
-        mapped.append(out / np.linalg.norm(out, axis=1, keepdims=True))
+        mapped.append(gate * out / np.linalg.norm(out, axis=1, keepdims=True))
         unit = table / np.linalg.norm(table, axis=1, keepdims=True)
         best = np.argsort(-(unit @ unit.T), axis=1, kind="stable")[:, :4]
-        np.add.at(alike, (np.arange(data.num_items)[:, None], best), shares[name] / (4 + 1e-7))
+        entry = gate * shares[name] / (4 + 1e-7)
+        np.add.at(alike, (np.arange(data.num_items)[:, None], best), entry)
     item = np.concatenate(mapped, axis=1)
     state = np.concatenate((model.user_UC.detach().numpy(), item))
     states = [np.linalg.matrix_power(graph, hop) @ state for hop in range(model.ui_layers + 1)]
@@ -156,14 +163,15 @@ def normalised(data: Dataset) -> np.ndarray:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    ("modalities", "shares"),
+    ("modalities", "shares", "gates"),
     [
-        (("text",), {"text": 1.0}),
-        (("image", "text"), {"image": 0.3, "text": 0.7}),
-        (("audio", "image", "text"), {"audio": 0.35, "image": 0.3, "text": 0.35}),
+        (("text",), {"text": 1.0}, None),
+        (("image", "text"), {"image": 0.3, "text": 0.7}, None),
+        (("audio", "image", "text"), {"audio": 0.35, "image": 0.3, "text": 0.35}, None),
+        (("audio", "image", "text"), {"audio": 0.35, "image": 0.3, "text": 0.35}, (1, 0.5, 1.3)),
     ],
 )
-def test_follows_the_equations_for_one_to_three_modalities(modalities, shares):
+def test_follows_the_equations_for_one_to_three_modalities(modalities, shares, gates):
     data = audio(problem(DETAIL["global_two_pairs_alternate_rule"]["interactions"], alternate=True))
     cfg = PGL(
         dim=5,
@@ -174,18 +182,24 @@ def test_follows_the_equations_for_one_to_three_modalities(modalities, shares):
         cl_weight=0.4,
         tau=0.7,
         modalities=modalities,
+        gate_modalities=gates is not None,
     )
     model = cfg.build(data, torch.Generator().manual_seed(3))
-    for actual, wanted in zip(
-        model.embeddings(), dense_embeddings(model, data, shares, normalised(data)), strict=True
-    ):
-        assert_like(actual, wanted)
+    if gates:
+        with torch.no_grad():
+            model.gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
+    gates = gates or (1, 1, 1)
+    wanted = dense_embeddings(model, data, shares, normalised(data), gates)
+    for actual, table in zip(model.embeddings(), wanted, strict=True):
+        assert_like(actual, table)
+    for view_ID, gate in zip(model.item_views().values(), gates, strict=False):
+        assert_like(view_ID.norm(dim=1), np.full(data.num_items, gate))
 
     model.start_epoch(Draws(1), 0)
     batch = next(iter(model.epoch_batches(TrainingPairs.of(data), Draws(1), 0, BatchShape(9, 2))))
     terms = model.losses(batch).terms
     part = part_of(model).numpy()
-    tables = dense_embeddings(model, data, shares, part)
+    tables = dense_embeddings(model, data, shares, part, gates)
     user, positive, negative = (
         table[ids.numpy()]
         for table, ids in zip(

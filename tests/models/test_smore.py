@@ -7,6 +7,7 @@ from torch import Tensor
 from mmrec.config import override
 from mmrec.data.dataset import Dense
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
+from mmrec.graphs import spmm
 from mmrec.models.base import Batch
 from mmrec.models.smore import SMORE, SMOREModel, largest
 from mmrec.nn.views import batch_nodes
@@ -176,7 +177,9 @@ def alike(table: np.ndarray, k: int) -> np.ndarray:
     return graph / np.sqrt(np.outer(total, total))
 
 
-def dense_side(model: SMOREModel, data: dict[str, Dense], behaviour: np.ndarray) -> np.ndarray:
+def dense_side(
+    model: SMOREModel, data: dict[str, Dense], behaviour: np.ndarray, gates: tuple[float, ...]
+) -> np.ndarray:
     """Of `dim=6, item_layers=2, knn_k=4`."""
     item = model.item_ID.detach().numpy()
     spread = SEEN / np.sqrt(np.outer(SEEN.sum(1), SEEN.sum(0)))
@@ -184,9 +187,9 @@ def dense_side(model: SMOREModel, data: dict[str, Dense], behaviour: np.ndarray)
         np.fft.rfft(mapped(own.map, own.features.table_IF.detach().numpy()), norm="ortho")
         for own in model.mapped
     ]
-    bins.append(np.prod(bins, axis=0))
+    bins.append(np.prod([g * x + (1 - g) for g, x in zip(gates, bins, strict=True)], axis=0))
     graphs = [alike(data[name].values, 4) for name in sorted(data)]
-    graphs.append(np.max(graphs, axis=0))
+    graphs.append(np.max([g * graph for g, graph in zip(gates, graphs, strict=True)], axis=0))
     content = []
     for x, response, gate, graph in zip(bins, model.filter_H2, model.gates, graphs, strict=True):
         real, imaginary = response.detach().numpy().T
@@ -205,16 +208,26 @@ def dense_side(model: SMOREModel, data: dict[str, Dense], behaviour: np.ndarray)
     share = rise / rise.sum(axis=0 if model.described else 2, keepdims=True)
     share = share if len(rise) else np.ones((1, 1, 1))
     side = preference[-1] * content[-1]
-    for at in range(len(data)):
-        side = side + preference[at] * share[at] * content[at]
+    for at, gate in enumerate(gates):
+        side = side + preference[at] * share[at] * gate * content[at]
     return side / len(content)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("trained", "variant"), [(True, "released"), (False, "described")])
-@pytest.mark.parametrize("names", [("text",), ("image", "text"), ("audio", "image", "text")])
-def test_follows_the_formula_for_any_number_of_modalities(names, trained, variant):
+@pytest.mark.parametrize(
+    ("names", "gates"),
+    [
+        (("text",), None),
+        (("image", "text"), None),
+        (("audio", "image", "text"), None),
+        (("text",), (0.5,)),
+        (("audio", "image", "text"), (0.9, 0.5, 1.3)),
+    ],
+)
+def test_follows_the_formula_for_any_number_of_modalities(names, gates, trained, variant):
     cfg = SMORE(dim=6, ui_layers=1, item_layers=2, knn_k=4, train_features=trained, variant=variant)
+    cfg = override(cfg, {"gate_modalities": gates is not None})
     data = modalities(names)
     model = cfg.build(problem(CASE, features=data), torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -223,12 +236,38 @@ def test_follows_the_formula_for_any_number_of_modalities(names, trained, varian
             parameter += wave.view_as(parameter)
     tables = [m.features.table_IF for m in model.mapped]
     assert [any(t is p for p in model.parameters()) for t in tables] == [trained] * len(names)
+    if gates:
+        with torch.no_grad():
+            model.modality_gates.logit_M.copy_((torch.tensor(gates) / 2).logit())
     behaviour, side = model.behaviour_and_side()
-    assert_like(side.detach(), dense_side(model, data, behaviour.detach().numpy()))
+    wanted = dense_side(model, data, behaviour.detach().numpy(), gates or (1,) * len(names))
+    assert_like(side.detach(), wanted)
     assert_like(torch.cat(model.embeddings()), (behaviour + side).detach())
     terms = model.losses(batch()).terms
     sum(terms.values()).backward()
     assert all(p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_closed_modality_leaves_the_fusion_that_the_other_has_alone():
+    both, text = (
+        override(CONFIG, {"gate_modalities": True}).build(
+            problem(CASE, features=features(*names)), torch.Generator().manual_seed(0)
+        )
+        for names in (("image", "text"), ("text",))
+    )
+    with torch.no_grad():
+        both.modality_gates.logit_M[0] = -60
+        for alone, shared in ((text.mapped, both.mapped), (text.gates, both.gates)):
+            alone[-1].load_state_dict(shared[-1].state_dict())
+        text.item_ID.copy_(both.item_ID)
+        text.filter_H2[-1].copy_(both.filter_H2[-1])
+        fused = []
+        for model in (both, text):
+            entries = model.parts(model.modality_gates())
+            assert entries.min() >= 0
+            fused.append(spmm(model.views.item_graphs[-1], model.gated()[-1], entries))
+    assert_like(*fused)
 
 
 def test_dropout_leaves_its_share_of_each_distinct_node():
