@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"config", "cache", "stats", "metrics", "losses", "graphs"},
+    {"config", "cache", "stats", "metrics", "losses", "graphs", "geometry"},
     {"data"},
     {"nn"},
     {"models"},

@@ -120,7 +120,7 @@ def script(request) -> Path:
 
 
 def test_a_study_is_named_after_its_file_and_asks_a_question(script):
-    study = on_planted(load_study(script))
+    study = as_it_comes(load_study(script))
     assert study.name == script.stem
     assert study.question.endswith("?")
     first, *_ = script.read_text().partition('"""')[2].splitlines()
@@ -129,14 +129,14 @@ def test_a_study_is_named_after_its_file_and_asks_a_question(script):
     assert study.seeds >= 5, "fewer seeds give no verdicts"
 
 
-def on_planted(study: Study) -> Study:
-    """In the shape that its command line gives it by default."""
+def as_it_comes(study: Study) -> Study:
+    """In the shape that its command line gives it by default, on its own dataset."""
     chosen = {choice.name: choice.default for choice in study.choices}
-    return study.on(Asked("planted", ("image", "text"), chosen))
+    return study.on(Asked(study.dataset, ("image", "image_b", "text", "text_b"), chosen))
 
 
 def test_a_study_can_be_shrunk(script):
-    study = on_planted(load_study(script))
+    study = as_it_comes(load_study(script))
     shrunken = study.set(study.smoke)
     assert 1 <= len(shrunken.cells()) <= len(study.cells())
     epochs = [sum(c.run.train.epochs for c in cells.cells()) for cells in (shrunken, study)]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mmrec.study import collect
 from mmrec.study.claims import decide
+from mmrec.study.cloud_tables import cloud_tables
 from mmrec.study.ledger import Ledger
 from mmrec.study.store import Folder
 from mmrec.study.study import Planned, Study
@@ -48,6 +49,7 @@ def tables_of(
         epochs=collect.epoch_table(trials, folder, objective),
         claims=tuple(decide(study.claims, data)),
         views=study.views,
+        clouds=cloud_tables(trials, folder) if study.clouds else None,
     )
 
 

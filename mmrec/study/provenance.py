@@ -15,6 +15,7 @@ import torch
 
 PACKAGES = (
     "mmrec", "torch", "ray", "optuna", "numpy", "scipy", "pandas", "plotly", "pydantic", "pyarrow",
+    "scikit-learn",
 )  # fmt: skip
 
 
