@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mmrec.reports.tables import cells
+from mmrec.reports.tables import beyond_tuning, cells
 from mmrec.study.tables import StudyTables
 
 MOST_CURVES = 60
@@ -11,12 +11,13 @@ MOST_POINTS = 120
 
 
 def choose(tables: StudyTables, most: int = MOST_CURVES) -> tuple[list[str], str]:
-    """Hashes of the trials whose curves are drawn, and the rule in words.
+    """Hashes of the trials whose curves are drawn, tuning aside, and the rule in words.
 
     All of them when there are at most `most`. Else every seed of the best cell, then trials evenly
     spaced in the order of their validation objective, so that the good and the bad are both seen.
     """
-    have = tables.trials[tables.trials["hash"].isin(tables.epochs["hash"].unique())]
+    have = beyond_tuning(tables)
+    have = have[have["hash"].isin(tables.epochs["hash"].unique())]
     if len(have) <= most:
         return have["hash"].tolist(), f"All {len(have)} trials that ran at least one epoch."
     table = cells(tables)

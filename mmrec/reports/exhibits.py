@@ -1,22 +1,25 @@
 """What the report shows, in order: each exhibit is a table, its finding in words, and a figure."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from mmrec.reports import course, curves, importance, lines, maps, sensitivity
+from mmrec.reports import arm_exhibits, clouds, course, curves, importance, lines, maps, sensitivity
+from mmrec.reports.arms import compared
+from mmrec.reports.exhibit import Exhibit
 from mmrec.reports.tables import best_cell, cells
 from mmrec.study import text
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import (
+    ArmView,
     CellForest,
+    Clouds,
     HeatMap,
     MainEffects,
     Measures,
     RatioCurve,
+    Tuning,
     View,
     default_views,
 )
@@ -27,53 +30,52 @@ MOST_LINES = 40
 """Cells that the forest shows."""
 
 
-class Exhibit(NamedTuple):
-    """One figure of the report, or its table alone."""
-
-    key: str
-    """Names the div, the CSV file and the entry of results.json."""
-    title: str
-    finding: str
-    """What it shows, in words."""
-    table: pd.DataFrame
-    figure: go.Figure | None
-
-
 def exhibits(tables: StudyTables) -> list[Exhibit]:
     """Every exhibit of the study, keys distinct; those without a single number are told so."""
-    made = [draw(tables) for draw in _drawings(tables)]
     seen: dict[str, int] = {}
     named = []
-    for exhibit in made:
+    for exhibit in _made(tables):
         seen[exhibit.key] = seen.get(exhibit.key, 0) + 1
         nth = seen[exhibit.key]
         named.append(exhibit if nth == 1 else exhibit._replace(key=f"{exhibit.key}_{nth}"))
     return named
 
 
-def _drawings(tables: StudyTables) -> Iterator[Callable[[StudyTables], Exhibit]]:
-    views = tables.views or default_views(tables.factors(), tables.measures())
+def _made(tables: StudyTables) -> Iterator[Exhibit]:
+    """Of the views that nobody asked for, those about arms are left out where they are empty."""
+    suggested = default_views(tables.factors(), tables.measures(), compared(tables))
+    views = tables.views or suggested
     for view in views:
-        yield lambda t, view=view: _of_view(t, view)
+        for exhibit in _of_view(tables, view):
+            if tables.views or not isinstance(view, ArmView) or len(exhibit.table):
+                yield exhibit
+    if Tuning() not in views:
+        yield from _of_view(tables, Tuning())
     if tables.run["kind"] == "search":
-        yield _history
-        yield _slices
-    yield _importance
-    yield _curves
+        yield _history(tables)
+        yield _slices(tables)
+    yield _importance(tables)
+    yield _curves(tables)
 
 
-def _of_view(tables: StudyTables, view: View) -> Exhibit:
+def _of_view(tables: StudyTables, view: View) -> list[Exhibit]:
     match view:
         case HeatMap():
-            return _heat_map(tables, view)
+            return [_heat_map(tables, view)]
         case RatioCurve():
-            return _ratio(tables, view)
+            return [_ratio(tables, view)]
         case MainEffects():
-            return _effects(tables, view)
+            return [_effects(tables, view)]
         case Measures():
-            return _measures(tables, view)
+            return [_measures(tables, view)]
         case CellForest():
-            return _forest(tables)
+            return [_forest(tables)]
+        case Clouds():
+            return [clouds.exhibit(tables, view)]
+        case Tuning():
+            return [arm_exhibits.tuned(tables)] if tables.run.get("tries") else []
+        case _:
+            return arm_exhibits.of_view(tables, view)
 
 
 def _metric(tables: StudyTables) -> str:

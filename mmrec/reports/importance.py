@@ -36,7 +36,8 @@ def by_grid(tables: StudyTables) -> Importance:
     Columns: `effect df f p omega2 low high share`, as in `mmrec.stats.Effect`.
     """
     rows = studied(tables).dropna(subset=[tables.column("test")])
-    axes = [path for path in [*tables.factors(), "condition", "model"] if varies(rows[path])]
+    who = "arm" if "arm" in rows and varies(rows["arm"]) else "model"
+    axes = [path for path in [*tables.factors(), "condition", who] if varies(rows[path])]
     if not axes:
         return Importance(pd.DataFrame(), "No factor has two levels with a test score.")
     scores = rows.groupby([*axes, "seed"])[tables.column("test")].mean()

@@ -34,12 +34,12 @@ def heat_map(table: pd.DataFrame, x: str, y: str, metric: str) -> go.Figure:
         mean[i, list(columns)] = row["mean"]
         hover[i, list(columns)] = _square_hover(row, x, y, metric)
         if math.isnan(row["mean"]):
-            marks += [_hatch(j, i) for j in columns]
-            notes.append(_note(middle, i, drawn(_hole_word(row["reason"])), size=10))
+            marks += [hatch(j, i) for j in columns]
+            notes.append(note(middle, i, drawn(hole_word(row["reason"])), size=10))
         else:
             size = 10 if small else 13
             words = _square_text(row, small and not row["spans"])
-            notes.append(_note(middle, i, words, size, _ink(row, table)))
+            notes.append(note(middle, i, words, size, _ink(row, table)))
         if row["best"]:
             marks.append(_frame(columns[0], columns[-1], i))
     heat = go.Heatmap(
@@ -80,14 +80,15 @@ def _square_hover(row: Row, x: str, y: str, metric: str) -> str:
     return "<br>".join([*lines, "best by validation"] if row["best"] else lines)
 
 
-def _hole_word(reason: str) -> str:
+def hole_word(reason: str) -> str:
+    """Why a square is empty, in a word."""
     for word in ("failed", "stopped", "running", "interrupted", "sealed"):
         if word in reason:
             return word
     return "not run"
 
 
-def _hatch(j: int, i: int) -> dict[str, Any]:
+def hatch(j: int, i: int) -> dict[str, Any]:
     """Diagonal lines over the square in column j, row i: visible without colour."""
     parts = []
     for k in range(-3, 4):
@@ -104,9 +105,10 @@ def _frame(first: int, last: int, i: int) -> dict[str, Any]:
     return {"type": "rect", "line": line, **corners}
 
 
-def _note(
+def note(
     x: float, y: float, words: str, size: int = 12, color: str | None = None
 ) -> dict[str, Any]:
+    """Words in the middle of a square."""
     font = {"size": size} if color is None else {"size": size, "color": color}
     return {"x": x, "y": y, "text": words, "showarrow": False, "font": font}
 

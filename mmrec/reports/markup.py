@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ def drawn(value: Any) -> str:
     """
     words = str(value)
     return html.escape(words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…", quote=False)
+
+
+def broken(value: Any, width: int = 16) -> str:
+    """As `drawn`, over several lines of about `width` letters, for headings of narrow columns."""
+    return "<br>".join(drawn(line) for line in textwrap.wrap(str(value), width) or [""])
 
 
 def inert(value: str, name: str) -> str:

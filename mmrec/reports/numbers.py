@@ -7,7 +7,8 @@ import pandas as pd
 
 from mmrec.reports import cost
 from mmrec.reports.claims import claims
-from mmrec.reports.exhibits import Exhibit, exhibits
+from mmrec.reports.exhibit import Exhibit
+from mmrec.reports.exhibits import exhibits
 from mmrec.reports.markup import columns, plain
 from mmrec.reports.tables import cells, completeness, published_beside_ours
 from mmrec.study.tables import StudyTables

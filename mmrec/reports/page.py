@@ -12,15 +12,20 @@ import pandas as pd
 import plotly.io as pio
 from plotly.offline import get_plotlyjs
 
-from mmrec.reports.exhibits import Exhibit
+from mmrec.reports.exhibit import Exhibit
 from mmrec.reports.markup import esc, facts, html_table, inert, row_table
 from mmrec.reports.numbers import Numbers
 from mmrec.reports.script import DRAW, TABLE
 from mmrec.reports.style import CSS
 from mmrec.stats import Verdict
 from mmrec.study import text
-from mmrec.study.tables import StudyTables, effect, level
+from mmrec.study.tables import StudyTables
+from mmrec.study.verdicts import Judged, by_topic, count_in_words, effect, level
 
+LONG_ANSWER = 250
+"""Letters beyond which the answer is set smaller."""
+FEW_ROWS = 40
+"""A table of no more rows is open where there is no figure."""
 _SECTIONS = (
     ("claims", "Claims"),
     ("figures", "Figures"),
@@ -78,10 +83,11 @@ def _header(tables: StudyTables, numbers: Numbers) -> str:
     run = tables.run
     about = f"{run['study']} · {run['dataset']['name']} · {run['kind']}"
     smoke = '<p class="banner">smoke: no verdicts meant</p>' if run["smoke"] else ""
+    long = " long" if len(numbers.answer) > LONG_ANSWER else ""
     links = [f'<a href="#{key}">{name}</a>' for key, name in _SECTIONS]
     return (
         f'<header><p class="kicker">{esc(about)}</p><h1>{esc(run["question"])}</h1>'
-        f'<p class="answer">{esc(numbers.answer).replace(" %", "&nbsp;%")}</p>{smoke}'
+        f'<p class="answer{long}">{esc(numbers.answer).replace(" %", "&nbsp;%")}</p>{smoke}'
         f'<nav aria-label="Sections">{" ".join(links)}</nav></header>'
     )
 
@@ -93,7 +99,7 @@ def _claims(tables: StudyTables) -> str:
         "Claim and source", "Verdict", "Effect", "Interval", "Seeds", "p, corrected",
         "Interval over users (95 %)",
     )  # fmt: skip
-    rows = "".join(_claim(stated.text, stated.source, verdict) for stated, verdict in tables.claims)
+    rows = "".join(_topic(topic, found) for topic, found in by_topic(tables.claims).items())
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)
     note = (
         "Seeds are the replicates. Intervals and p are corrected for the number of claims (Holm);"
@@ -108,6 +114,21 @@ def _claims(tables: StudyTables) -> str:
     )
 
 
+def _topic(topic: str, found: list[Judged]) -> str:
+    """The claims of a topic under its name and their count; those without a topic as they are.
+
+    A source that all of them share stands under the topic's name only.
+    """
+    sources = {stated.source for stated, _ in found}
+    if not topic:
+        return "".join(_claim(stated.text, stated.source, verdict) for stated, verdict in found)
+    shared = "".join(sources) if len(sources) == 1 else ""
+    head = f'{esc(topic)} <span class="soft">{esc(count_in_words(found))}</span>'
+    head += f'<div class="soft">{esc(shared)}</div>' if shared else ""
+    rows = [_claim(claim.text, "" if shared else claim.source, v) for claim, v in found]
+    return f'<tr class="topic"><th colspan="7" scope="rowgroup">{head}</th></tr>{"".join(rows)}'
+
+
 def _claim(words: str, source: str, v: Verdict) -> str:
     known = v.verdict if v.verdict in ("supported", "refuted", "equivalent") else "none"
     mark = {"supported": "✓", "refuted": "✗", "equivalent": "=", "none": "?"}[known]
@@ -116,13 +137,14 @@ def _claim(words: str, source: str, v: Verdict) -> str:
     if v.verdict == "not separable" and not math.isnan(v.mde):
         least = f'<div class="soft">could have seen {text.score(v.mde)}</div>'
     why = f'<tr class="why"><td colspan="7" class="soft">{esc(v.detail)}</td></tr>'
+    said_by = f"<div class='soft'>{esc(source)}</div>" if source else ""
     size = "" if math.isnan(v.relative) else f"{text.percent(v.relative)}"
     between = text.DASH
     if not math.isnan(v.low):
         between = f"{effect(v, v.low)} to {effect(v, v.high)}"
         between += f'<div class="soft">{level(v)}</div>'
     cells = [
-        f"<td>{esc(words)}<div class='soft'>{esc(source)}</div></td>",
+        f"<td>{esc(words)}{said_by}</td>",
         f'<td class="verdict {known}">{mark} {esc(v.verdict)}{least}</td>',
         f'<td class="n">{effect(v, v.effect)}<div class="soft">{unit}</div>'
         f'<div class="soft">{size}</div></td>',
@@ -162,8 +184,9 @@ def _exhibit(exhibit: Exhibit) -> str:
         drawn += inert(pio.to_json(exhibit.figure, validate=False) or "", name)
     listed = ""
     if len(exhibit.table):
+        unfolded = " open" if exhibit.figure is None and len(exhibit.table) <= FEW_ROWS else ""
         listed = (
-            f"<details><summary>Numbers ({text.count(len(exhibit.table), 'row')},"
+            f"<details{unfolded}><summary>Numbers ({text.count(len(exhibit.table), 'row')},"
             f" tables/{exhibit.key}.csv)</summary>{html_table(exhibit.table)}</details>"
         )
     return (

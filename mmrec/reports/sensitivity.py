@@ -11,8 +11,8 @@ from mmrec.study.views import HeatMap, MainEffects, Measures, RatioCurve
 
 
 def studied(tables: StudyTables) -> pd.DataFrame:
-    """The trials that turn factors: all but the controls."""
-    return tables.trials[tables.trials["phase"] != "control"]
+    """The trials that turn factors: all but the controls and the tries of nuisance knobs."""
+    return tables.trials[~tables.trials["phase"].isin(("control", "tune"))]
 
 
 def varies(column: pd.Series) -> bool:

@@ -17,6 +17,7 @@ header{padding-top:2.2rem}
 h1{font-size:1.15rem;font-weight:600;margin:.2rem 0 1rem}
 .answer{font-size:1.65rem;line-height:1.3;font-weight:600;margin:0 0 1rem;text-wrap:pretty;
 overflow-wrap:anywhere}
+.answer.long{font-size:1.3rem}
 .banner{border:2px solid var(--even);color:var(--even);padding:.5rem .8rem;font-weight:700;
 margin:1rem 0}
 nav{margin:1rem 0 0;font-size:.92rem;border-top:1px solid var(--rule);
@@ -30,6 +31,7 @@ p{margin:.4rem 0 .8rem;max-width:52rem}
 .soft{color:var(--soft);font-size:.92rem}
 figure{margin:1.6rem 0 2rem}
 figcaption{max-width:52rem;margin-bottom:.4rem}
+figure td:first-child{min-width:8rem}
 figcaption b{display:block;font-size:1.05rem}
 .plot{width:100%;overflow-x:auto}
 .scroll{overflow-x:auto;margin:.5rem 0}
@@ -46,6 +48,9 @@ td.n,th.n{text-align:right;white-space:nowrap}
 .claims th,.claims td{padding-left:.4rem;padding-right:.4rem}
 td .soft{font-size:inherit;font-weight:400}
 .claims .why td{border-top:0;padding-top:0;max-width:none}
+.claims .topic th{text-align:left;padding-top:1.1rem;border-bottom:1px solid var(--rule);
+max-width:none}
+.claims .topic .soft{font-weight:400;font-size:inherit}
 tbody tr+tr td,tbody tr+tr th{border-top:1px solid var(--grid)}
 tr.best td{font-weight:600}
 .verdict{font-weight:700;white-space:nowrap}

@@ -7,7 +7,12 @@ from scipy import stats as scipy_stats
 from mmrec.study.tables import StudyTables
 
 LEVEL = 0.95
-"""Of every interval in a report."""
+"""Of every interval in a report, where nothing else is said."""
+
+
+def beyond_tuning(tables: StudyTables) -> pd.DataFrame:
+    """All trials but the tries of nuisance knobs, which answer no question of the study."""
+    return tables.trials[tables.trials["phase"] != "tune"]
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
@@ -35,17 +40,19 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame
 
 
 def cells(tables: StudyTables) -> pd.DataFrame:
-    """One row a cell, in the order in which the study first names them.
+    """One row a cell, in the order in which the study first names them; none of tuning.
 
-    Columns: `cell label model condition phase`, the factors, `trials done stopped failed missing`,
+    Columns: `cell label model condition phase` (before `model` the `arm`, in a study that has
+    arms), the factors, `trials done stopped failed missing`,
     `valid` (mean over seeds, done trials only), `n`, `test test_half test_low test_high`, `epochs`
     (median best epoch), `capped` (done trials whose best epoch is within 10 % of the cap),
     `best` (the selected one), `reason` (why there is no test score; empty otherwise), `hash` (of
     its first seed).
     """
-    trials = tables.trials
+    trials = beyond_tuning(tables)
     first = trials.groupby("cell", sort=False).agg("first")
-    keep = ["label", "model", "condition", *tables.factors()]
+    arm = ["arm"] if "arm" in trials and (trials["arm"] != "").any() else []
+    keep = ["label", *arm, "model", "condition", *tables.factors()]
     table = first[keep].assign(
         phase=trials.groupby("cell", sort=False)["phase"].agg(lambda p: "+".join(sorted(set(p))))
     )

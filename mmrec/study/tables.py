@@ -1,15 +1,15 @@
 """Everything that a report is drawn from, and nothing else: no ledger, no files, no framework."""
 
 import math
-import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from mmrec.stats import Paired, Verdict
 from mmrec.study import text
+from mmrec.study.verdicts import OPENING, Stated, by_topic, count_in_words, numbers_in_words
 from mmrec.study.views import View
 
 PHASES = ("tune", "grid", "search", "confirm", "control")
@@ -26,14 +26,37 @@ _TRIALS = (
 )  # fmt: skip
 
 
-class Stated(Protocol):
-    """What a report needs of a claim."""
+@dataclass(frozen=True)
+class CloudTables:
+    """What the samples of item embeddings that trials kept measure and look like.
 
-    @property
-    def text(self) -> str: ...
+    All three tables have `hash arm condition seed stage`; a stage is `features` (raw), `start`
+    (the untrained model) or `trained`. The modality `all` is the embeddings that are scored.
+    """
 
-    @property
-    def source(self) -> str: ...
+    MEASURES: ClassVar = (
+        "hash", "arm", "condition", "seed", "stage", "modality", "measure", "value", "chance",
+    )  # fmt: skip
+    SPECTRA: ClassVar = (
+        "hash", "arm", "condition", "seed", "stage", "modality", "component", "share",
+    )  # fmt: skip
+    POINTS: ClassVar = (
+        "hash", "arm", "condition", "seed", "stage", "panel", "modality", "item", "x", "y",
+    )  # fmt: skip
+
+    measures: pd.DataFrame
+    """`chance` is what an overlap would be by chance, else NaN."""
+    spectra: pd.DataFrame
+    """Shares of variance of the first principal components, from 1."""
+    points: pd.DataFrame
+    """Pictures on a plane, one a stage and panel of an arm; raw features belong to no arm."""
+    without: int = 0
+    """Trials that are done and kept no clouds."""
+
+    def __post_init__(self) -> None:
+        _need(self.MEASURES, self.measures.columns, "measures of clouds")
+        _need(self.SPECTRA, self.spectra.columns, "spectra of clouds")
+        _need(self.POINTS, self.points.columns, "points of clouds")
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,8 @@ class StudyTables:
     """What to draw; those that the factors suggest when there are none."""
     published: pd.DataFrame | None = None
     """Numbers of others: `source`, `dataset`, `protocol`, `label`, `metric`, `value`."""
+    clouds: CloudTables | None = None
+    """What samples of item embeddings measure, in a study whose trials keep them."""
 
     def __post_init__(self) -> None:
         """Check what the report relies on, and give numeric columns a numeric type.
@@ -102,8 +127,11 @@ class StudyTables:
         return f"{part}.{self.run['objective']}"
 
     def factors(self) -> dict[str, list[Any]]:
-        """Distinct levels of each factor among all trials but controls, sorted; NaN left out."""
-        rows = self.trials[self.trials["phase"] != "control"]
+        """Distinct levels of each factor among all trials but controls and tries of tuning.
+
+        Sorted; NaN left out.
+        """
+        rows = self.trials[~self.trials["phase"].isin(("control", "tune"))]
         levels: dict[str, list[Any]] = {}
         for name in map(str, self.trials.columns):
             if "." in name and name.split(".")[0] not in ("valid", "test", "measure"):
@@ -165,28 +193,31 @@ def _instants(column: pd.Series) -> pd.Series:
 
 # --- the answer in one sentence
 
-_OPENING = {
-    "supported": "Yes on {}",
-    "refuted": "No on {}",
-    "equivalent": "No difference that matters on {}",
-    "not separable": "Not separable from noise on {}",
-    "too few seeds": "Too few seeds on {} for a verdict",
-    "not tested": "Not tested on {}",
-}
+MOST_TOPICS = 3
+"""Topics that the answer counts."""
 
 
 def answer(tables: StudyTables) -> str:
-    """One sentence: what became of the first claim, and the cell that validation chose."""
+    """One sentence: what became of the first claim, and the cell that validation chose.
+
+    Where the first claim shares its topic with others, the verdicts on the first topics are counted
+    in its place.
+    """
     name = tables.run["dataset"]["name"]
     parts = []
+    shared = {topic: found for topic, found in by_topic(tables.claims).items() if topic}
     if tables.run["smoke"]:
         parts.append(f"A smoke run on {name}, no verdicts meant")
+    elif tables.claims and len(shared.get(tables.claims[0][0].topic, [])) > 1:
+        counts = [f"{t}: {count_in_words(found, variants=False)}" for t, found in shared.items()]
+        parts += [f"{counts[0]} on {name}", *counts[1:MOST_TOPICS]]
     elif tables.claims:
         claim, verdict = tables.claims[0]
-        opening = _OPENING[verdict.verdict].format(name)
-        parts.append(f"{opening}: {claim.text.rstrip('.')}{_numbers(verdict)}")
+        opening = OPENING[verdict.verdict].format(name)
+        parts.append(f"{opening}: {claim.text.rstrip('.')}{numbers_in_words(verdict)}")
     where = "" if parts else f" on {name}"
-    chosen = tables.trials[tables.trials["cell"] == tables.run["selected"]]
+    selected = tables.trials["cell"] == tables.run["selected"]
+    chosen = tables.trials[selected & (tables.trials["phase"] != "tune")]
     if chosen.empty:
         parts.append(f"no trial{where} is done yet")
     else:
@@ -194,31 +225,6 @@ def answer(tables: StudyTables) -> str:
         parts.append(f"best by validation{where} is {chosen['label'].iloc[0]}, {score}")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _numbers(verdict: Verdict) -> str:
-    """In brackets: effect, interval and seeds; beside no effect, what could have been seen."""
-    if math.isnan(verdict.effect):
-        return f" ({verdict.detail})" if verdict.detail else ""
-    parts = [f"{effect(verdict, verdict.effect)} {text.metric(verdict.unit)}".rstrip()]
-    if not math.isnan(verdict.low):
-        ends = f"{effect(verdict, verdict.low)} to {effect(verdict, verdict.high)}"
-        parts.append(f"{level(verdict)}interval {ends}")
-    parts.append(text.count(verdict.n, "seed"))
-    if verdict.verdict == "not separable" and not math.isnan(verdict.mde):
-        parts.append(f"an effect of {text.score(verdict.mde)} would have been seen")
-    return f" ({', '.join(parts)})"
-
-
-def effect(verdict: Verdict, value: float) -> str:
-    """An effect or an end of its interval: signed, unless it is a share, which has no sign."""
-    return text.score(value, 2) if verdict.unit.startswith("share") else text.signed(value)
-
-
-def level(verdict: Verdict) -> str:
-    """`98.3 % ` if the verdict says at which level its interval is (Holm's correction moves it)."""
-    found = re.search(r"interval at ([\d.]+) %", verdict.detail)
-    return f"{found[1]} % " if found else ""
 
 
 def _score(values: pd.Series, metric: str) -> str:

@@ -5,7 +5,7 @@ A study that declares no views gets those that its factors suggest (`default_vie
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,106 @@ class CellForest:
     """Every cell's mean and interval, best first by validation; for conditions and models."""
 
 
-View = HeatMap | RatioCurve | MainEffects | Measures | CellForest
+# --- studies with arms, under conditions; `against` is the name of the condition compared with
 
 
-def default_views(levels: Mapping[str, Sequence[Any]], measures: Sequence[str]) -> tuple[View, ...]:
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of the claims that name a topic and an arm: arms by topics."""
+
+    variant: str = "described"
+    """An arm `X described` is compared with `X`: does the verdict survive?"""
+
+
+@dataclass(frozen=True)
+class ConditionForest:
+    """Paired differences of the test objective, every condition of every arm."""
+
+    against: str = "baseline"
+
+
+@dataclass(frozen=True)
+class ConditionMap:
+    """Relative change of the mean test objective: arms by conditions."""
+
+    against: str = "baseline"
+
+
+@dataclass(frozen=True)
+class FillerSensitivity:
+    """Whether the outcome of a knockout depends on what replaces the modality."""
+
+    against: str = "baseline"
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Who is hit: items by popularity and users by the length of their history, in thirds."""
+
+    against: str = "baseline"
+    control: str = "LightGCN"
+    """An arm without content; where there is one, every arm is compared with it under `against`."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The trained gates of modalities: measures called `gate.<modality>`."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Our means beside a published table of arms by conditions."""
+
+    name: str
+    """Of the table in `mmrec/reports/published`, such as `knockout`."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the tries of nuisance knobs came to; drawn unasked wherever there are tries."""
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """Item embeddings of each modality before training and after; see `mmrec.study.clouds`."""
+
+    show: Literal["measures", "relations", "spectra", "pictures"]
+    """Numbers of each cloud, numbers of two clouds, variance by component, or t-SNE."""
+
+
+ArmView = Verdicts | ConditionForest | ConditionMap | FillerSensitivity | Strata | Gates | Published
+View = HeatMap | RatioCurve | MainEffects | Measures | CellForest | Tuning | Clouds | ArmView
+
+ARM_VIEWS: tuple[ArmView, ...] = (
+    Verdicts(),
+    ConditionForest(),
+    ConditionMap(),
+    FillerSensitivity(),
+    Strata(),
+    Gates(),
+)
+"""What a study of arms under conditions shows; for studies that add views of their own to it."""
+
+
+def default_views(
+    levels: Mapping[str, Sequence[Any]], measures: Sequence[str], compared: bool = False
+) -> tuple[View, ...]:
     """What to draw when a study does not say.
 
     Args:
         levels: the distinct values of each factor, by dotted path.
         measures: names of the measures that trials recorded.
+        compared: whether the study compares arms under several conditions.
 
     Returns:
         Every factor's main effect; every cell in a row; a heat map if exactly two factors have at
-        most 30 levels each; measures over the factor with the most levels.
+        most 30 levels each; measures over the factor with the most levels. Before them all views
+        of arms under conditions, if there are any.
     """
     turned = {path: values for path, values in levels.items() if len(values) > 1}
     views: list[View] = []
+    if compared:
+        views += ARM_VIEWS
     small = [path for path, values in turned.items() if len(values) <= 30]
     if len(turned) == 2 and len(small) == 2:
         views.append(HeatMap(x=small[1], y=small[0]))

@@ -29,8 +29,10 @@ VIEWS: tuple[View, ...] = (
 class Said:
     """A claim, as far as a report needs it."""
 
-    def __init__(self, text: str, source: str = "Some paper, fig. 3"):
-        self.text, self.source = text, source
+    def __init__(
+        self, text: str, source: str = "Some paper, fig. 3", topic: str = "", arm: str = ""
+    ):
+        self.text, self.source, self.topic, self.arm = text, source, topic, arm
 
 
 CLAIMS = (
