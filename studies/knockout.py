@@ -21,6 +21,7 @@ from mmrec.study.claims import Better, Claim, ClaimTest, Equivalent, Where, Wors
 from mmrec.study.contrasts import DependsOnFiller, MoreAffected
 from mmrec.study.study import Asked, Choice, Study
 from mmrec.study.tuning import Tuning
+from mmrec.study.views import ARM_VIEWS, Published
 from mmrec.training import TrainConfig
 
 GROUPS = {
@@ -197,6 +198,7 @@ STUDY = Study(
         Choice("gates", "a learned gate before each modality", ("off",), ("off", "on")),
         Choice("modalities", "which modalities the models get", ()),
     ),
+    views=(*ARM_VIEWS, Published("knockout")),
     seeds=5,
     smoke={"train.epochs": 5},
 )

@@ -78,13 +78,13 @@ def _counted(tables: StudyTables, view: Verdicts) -> list[Exhibit]:
         said = "How many claims of each group and topic have which verdict; variants count too."
         made.append(Exhibit("verdict_counts", "Verdicts by group", said, counts, None))
     if len(survival):
-        decided = survival[survival["survives"] != ""]
-        yes = int((decided["survives"] == "yes").sum())
-        said = (
-            f"Of {text.count(len(decided), 'verdict')} that both readings decide, {yes} are alike"
-        )
-        said += f" for the released reading and the {view.variant} one."
-        title = f"Do verdicts survive the {view.variant} reading?"
+        parts = []
+        for variant, rows in survival.groupby("variant", sort=False):
+            decided = rows[rows["survives"] != ""]
+            yes = int((decided["survives"] == "yes").sum())
+            parts.append(f"{variant}: {yes} of {text.count(len(decided), 'verdict')} survive")
+        said = f"Of the verdicts that an arm and its variant both have. {'; '.join(parts)}."
+        title = "Do verdicts survive in another reading of the model?"
         made.append(Exhibit("verdict_survival", title, said, survival, None))
     return made
 

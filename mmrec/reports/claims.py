@@ -11,9 +11,11 @@ _FIELDS = (
 
 
 def claims(tables: StudyTables) -> pd.DataFrame:
-    """One row a claim: `claim`, `source`, and every field of its verdict."""
+    """One row a claim: `claim`, `source`, `topic`, `arm`, and every field of its verdict."""
+    said = {"claim": "text", "source": "source", "topic": "topic", "arm": "arm"}
     rows = [
-        {"claim": claim.text, "source": claim.source, **{f: getattr(v, f) for f in _FIELDS}}
-        for claim, v in tables.claims
+        {column: getattr(claim, name) for column, name in said.items()}
+        | {name: getattr(verdict, name) for name in _FIELDS}
+        for claim, verdict in tables.claims
     ]
-    return pd.DataFrame(rows, columns=["claim", "source", *_FIELDS])
+    return pd.DataFrame(rows, columns=[*said, *_FIELDS])

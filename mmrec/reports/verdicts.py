@@ -1,5 +1,7 @@
 """Claims about arms, as plain tables: arm by topic, counted by group, variant beside variant."""
 
+import itertools
+
 import pandas as pd
 
 from mmrec.reports.arms import arms
@@ -41,21 +43,22 @@ def counts(tables: StudyTables) -> pd.DataFrame:
 def survival(tables: StudyTables, view: Verdicts) -> pd.DataFrame:
     """One row a topic of an arm that has a variant beside it: do both have the same verdict?
 
-    The variant's name is the arm's with the word `view.variant` in it. `survives` is yes, no, or
-    empty where one of the two is not decided.
+    The variant's name is the arm's with one of the words `view.variants` in it. `survives` is yes,
+    no, or empty where one of the two is not decided.
     """
     by_place: dict[tuple[str, str], list[str]] = {}
     for claim, verdict in tables.claims:
         if claim.topic and claim.arm:
             by_place.setdefault((claim.arm, claim.topic), []).append(verdict.verdict)
     rows = []
-    for (arm, topic), after in by_place.items():
+    for variant, ((arm, topic), after) in itertools.product(view.variants, by_place.items()):
         words = arm.split()
-        plain = " ".join(word for word in words if word != view.variant)
+        plain = " ".join(word for word in words if word != variant)
         before = by_place.get((plain, topic), [])
-        if view.variant not in words or not before:
+        if variant not in words or not before:
             continue
         known = not {*before, *after} & set(UNDECIDED)
         survives = ("yes" if before == after else "no") if known else ""
-        rows.append([plain, topic, ", ".join(before), ", ".join(after), survives])
-    return pd.DataFrame(rows, columns=["arm", "topic", "released", view.variant, "survives"])
+        rows.append([plain, variant, topic, ", ".join(before), ", ".join(after), survives])
+    names = ["arm", "variant", "topic", "verdict", "verdict of the variant", "survives"]
+    return pd.DataFrame(rows, columns=names)

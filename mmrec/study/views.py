@@ -59,7 +59,7 @@ class CellForest:
 class Verdicts:
     """What became of the claims that name a topic and an arm: arms by topics."""
 
-    variant: str = "described"
+    variants: tuple[str, ...] = ("described", "gated", "frozen")
     """An arm `X described` is compared with `X`: does the verdict survive?"""
 
 
