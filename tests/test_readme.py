@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrec.cli import load_study, study_parser
+from mmrec.study.study import Asked
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
@@ -17,13 +18,21 @@ COMMANDS = [
     if line.partition("#")[0].strip()
 ]
 
+MODALITIES = {
+    "lfm2k": ("tagtext", "text", "vggish", "whisper"),
+    "planted": ("image", "text"),
+    "planted-encoders": ("image", "image_b", "text", "text_b"),
+}
+
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("python studies/")])
 def test_a_study_takes_the_flags_that_the_readme_shows(line):
     _, script, *flags = shlex.split(line)
     study = load_study(ROOT / script)
-    arguments = study_parser(study).parse_args(flags)
-    assert arguments.dataset == "lfm2k"
+    arguments = vars(study_parser(study).parse_args(flags))
+    modalities = MODALITIES[arguments["dataset"]]
+    chosen = {choice.name: arguments[choice.name] for choice in study.choices}
+    assert study.on(Asked(arguments["dataset"], modalities, chosen)).cells()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make ")])

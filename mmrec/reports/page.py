@@ -220,7 +220,9 @@ def _cells(numbers: Numbers) -> str:
 def _trials(table: pd.DataFrame) -> str:
     hidden = ["config", "started", "ended", "cell", "torch", "hardware", "cpus", "gpus"]
     scores = [str(name) for name in table if str(name).startswith(("valid.", "test."))]
-    shown = table.drop(columns=[name for name in hidden if name in table])
+    strata = [name for name in map(str, table) if name.startswith("test.") and ":" in name]
+    shown = table.drop(columns=[name for name in (*hidden, *strata) if name in table])
+    scores = [name for name in scores if name in shown]
     shown = _first(shown, ["hash", "label", "seed", "state", "best_epoch", *scores])
     return (
         '<section id="trials"><h2>Every trial</h2>'

@@ -35,6 +35,8 @@ def rebuild_report(
         seeds=len(manifest["seeds"]),
         smoke=manifest["smoke"],
         choices={name: tuple(words) for name, words in manifest.get("choices", {}).items()},
+        tune=manifest.get("tune"),
+        tune_each=manifest.get("tune_each", False),
     )
     ledger = _ledger(folder, storage, manifest)
     modalities = tuple(manifest.get("dense_modalities", ()))

@@ -87,6 +87,8 @@ def _run_grid(job: Job, ledger: Ledger, rounds: Rounds) -> int:
         job.take_tuned(tuned.settings)
         if not tuned.complete:
             return failed  # the budget ended: settings are chosen among all tries or not at all
+    else:
+        job.folder.remove("plan-tune.json")  # of an earlier run that tuned
     plan = job.grid_plan()
     job.folder.write("plan-grid.json", plan_to_json(plan))
     return failed + rounds.run_planned(plan)

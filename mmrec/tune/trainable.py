@@ -59,6 +59,7 @@ class TrialTrainable(tune.Trainable):
         self.attempt: int = config["attempt"]
         self.trial = Trial.from_json(config["trial"])
         self.parent: str = config["parent"]
+        self.given_seconds = 0.0
         self.run: Run | None = None
         self.reports: Iterator[EpochReport] = iter(())
         self.saved_epoch = 0
@@ -95,7 +96,7 @@ class TrialTrainable(tune.Trainable):
             "best": valid[run.cfg.objective],
             # Pairs, since Tune spreads nested dicts over names of its own.
             "valid": list(valid.items()),
-            "seconds": sum(report.seconds for report in run.reports),
+            "seconds": sum(report.seconds for report in run.reports) - self.given_seconds,
             "finished": run.finished,
             **self._where(),
         }
@@ -106,7 +107,12 @@ class TrialTrainable(tune.Trainable):
     def _begin(self) -> Run:
         shared = self.shared
         run = begin(self.trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
-        state = self._state_of(self.name) or self._final_state_of(self.parent)
+        state = self._state_of(self.name)
+        if state is None:
+            state = self._final_state_of(self.parent)
+            self.given_seconds = sum(
+                report["seconds"] for report in (state or {}).get("reports", ())
+            )
         if state is not None:
             run.load(state)
         self.run, self.reports = run, fit(run)
