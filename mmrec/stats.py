@@ -261,19 +261,25 @@ def judge_equivalent(
     """The claim that a difference is inside +- `smallest` of the base; one-sided: not below it.
 
     Two one-sided tests (Schuirmann 1987), read off the interval at 1 - 2 alpha: equivalent (one-
-    sided: supported) if it is inside, refuted if it is wholly outside, else not separable.
+    sided: supported) if it is inside, else not separable. Refuted if the difference is wholly
+    outside: of the one-sided claim by the same interval, of the two-sided by that at 1 - alpha,
+    since it can be outside on either side. `p` is that of the nearer verdict: only one of the two
+    can be false, so that each is tested at alpha, and both are corrected when `p` is.
     """
-    low, high = pair.interval(2 * alpha)
+    low, high = ends = pair.interval(2 * alpha)
     margin = smallest * abs(pair.base)
-    p = pair.p_above(-margin)
+    detail = f"margin {margin:.4g} ({smallest:.0%} of the base)"
     if one_sided:
-        inside, outside, good = low > -margin, high < -margin, "supported"
-    else:
-        p = max(p, pair.p_below(margin))
-        inside, outside = low > -margin and high < margin, low > margin or high < -margin
-        good = "equivalent"
-    words = good if inside else "refuted" if outside else "not separable"
-    return _judged(words, pair, (low, high), p, f"margin {margin:.4g} ({smallest:.0%} of the base)")
+        p = min(pair.p_above(-margin), pair.p_below(-margin))
+        words = "supported" if low > -margin else "refuted" if high < -margin else "not separable"
+        return _judged(words, pair, ends, p, detail)
+    p_inside = max(pair.p_above(-margin), pair.p_below(margin))
+    p_outside = min(1.0, 2 * min(pair.p_above(margin), pair.p_below(-margin)))
+    p, words = min(p_inside, p_outside), "equivalent"
+    if not (low > -margin and high < margin) or pair.n < MIN_SEEDS:
+        low, high = ends = pair.interval(alpha)
+        words = "refuted" if low > margin or high < -margin else "not separable"
+    return _judged(words, pair, ends, p, detail)
 
 
 def _judged(words: str, pair: Paired, ends: tuple[float, float], p: float, detail: str) -> Verdict:

@@ -178,8 +178,11 @@ def test_verdict_of_a_difference_by_hand(effect, base, expected):
         (0.0, 1.0, "equivalent", "supported"),
         (0.001, 1.0, "not separable", "supported"),
         (-0.001, 1.0, "not separable", "not separable"),
-        (0.02, 1.0, "refuted", "supported"),
-        (-0.02, 1.0, "refuted", "refuted"),
+        # One side is tested at .05, two at .05 in all: the half-widths are .0095 and .0124.
+        (0.02, 1.0, "not separable", "supported"),
+        (-0.02, 1.0, "not separable", "refuted"),
+        (0.03, 1.0, "refuted", "supported"),
+        (-0.03, 1.0, "refuted", "refuted"),
     ],
 )
 def test_verdict_of_equivalence_by_hand(effect, base, both, one_sided):
@@ -198,12 +201,31 @@ def test_equivalence_p_is_the_larger_of_two_one_sided_tests():
     assert got.p == pytest.approx(max(t.pvalue for t in tests), rel=1e-12)
 
 
+def test_p_of_a_refuted_equivalence_is_that_of_lying_outside():
+    margin = 0.001 * B.mean()
+    outside = sps.ttest_1samp(A - B, margin, alternative="greater").pvalue
+    got = stats.judge_equivalent(Paired.of(A, B), smallest=0.001)
+    assert got.p == pytest.approx(2 * outside, rel=1e-12)
+    assert got.verdict == ("refuted" if 2 * outside < 0.05 else "not separable")
+
+
+def test_many_equal_pairs_are_seldom_called_different():
+    rng, false, studies = np.random.default_rng(0), 0, 400
+    for _ in range(studies):
+        pairs = [Paired.of(rng.normal(1.0, 0.03, 5), np.ones(5)) for _ in range(8)]
+        levels = stats.holm_levels([stats.judge_equivalent(pair).p for pair in pairs])
+        judged = zip(pairs, levels, strict=True)
+        false += any(stats.judge_equivalent(p, float(a)).verdict == "refuted" for p, a in judged)
+    # 5 % of 400 is 20; three standard errors more is 33.
+    assert false <= 33
+
+
 @given(st.floats(-0.05, 0.05), st.floats(1e-4, 0.05), st.floats(0.001, 0.2))
 def test_equivalence_verdict_and_p_agree_at_every_level(effect, sd, alpha):
     for one_sided in (False, True):
         got = stats.judge_equivalent(Paired(8, effect, 1.0, sd), alpha, one_sided=one_sided)
         if abs(got.p - alpha) > 1e-9:
-            assert (got.verdict in ("equivalent", "supported")) == (got.p < alpha)
+            assert (got.verdict != "not separable") == (got.p < alpha)
 
 
 def test_four_seeds_give_numbers_and_no_verdict():

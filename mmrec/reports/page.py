@@ -219,16 +219,16 @@ def _cells(numbers: Numbers) -> str:
 
 def _trials(table: pd.DataFrame) -> str:
     hidden = ["config", "started", "ended", "cell", "torch", "hardware", "cpus", "gpus"]
-    scores = [str(name) for name in table if str(name).startswith(("valid.", "test."))]
-    strata = [name for name in map(str, table) if name.startswith("test.") and ":" in name]
+    scored = [str(name) for name in table if str(name).startswith(("valid.", "test."))]
+    scores = [name for name in scored if ":" not in name]
+    strata = [name for name in scored if ":" in name]
     shown = table.drop(columns=[name for name in (*hidden, *strata) if name in table])
-    scores = [name for name in scores if name in shown]
     shown = _first(shown, ["hash", "label", "seed", "state", "best_epoch", *scores])
     return (
         '<section id="trials"><h2>Every trial</h2>'
         + row_table("trial-table", shown, "words, or state:failed")
-        + '<noscript><p>In tables/trials.csv.</p></noscript><p class="soft">With configurations'
-        " and times in tables/trials.csv.</p></section>"
+        + '<noscript><p>In tables/trials.csv.</p></noscript><p class="soft">With configurations,'
+        " times and strata in tables/trials.csv.</p></section>"
     )
 
 

@@ -42,6 +42,7 @@ overflow-wrap:anywhere}
 th{border-bottom:1px solid var(--ink);font-weight:600;white-space:nowrap}
 tbody th{border-bottom:0}
 td.n,th.n{text-align:right;white-space:nowrap}
+.claims td.n .soft{white-space:normal;max-width:9rem;margin-left:auto}
 .rows td,.rows th{white-space:nowrap;max-width:none}
 .claims th{white-space:normal;overflow-wrap:normal;vertical-align:bottom}
 .claims td:first-child{min-width:15rem}

@@ -248,14 +248,14 @@ class _Comparison(ClaimTest):
             words.append(f"{missing} seeds are not in both")
         words.append(f"bootstrap-t {span(bootstrap_t(left_S - right_S, alpha))}")
         verdict = replace(self.verdict(pair, alpha), unit=data.objective)
-        return with_users(worded(verdict, self.level(alpha), words), data, sides)
+        return with_users(worded(verdict, self.level(alpha, verdict.verdict), words), data, sides)
 
     @abstractmethod
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
         """What the differences say."""
 
-    def level(self, alpha: float) -> float:
-        """Level of the interval that the verdict is read off."""
+    def level(self, alpha: float, verdict: str) -> float:
+        """Level of the interval that a verdict is read off."""
         return 1 - alpha
 
 
@@ -289,8 +289,8 @@ class Equivalent(_Comparison):
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
         return judge_equivalent(pair, alpha, self.smallest)
 
-    def level(self, alpha: float) -> float:
-        return 1 - 2 * alpha
+    def level(self, alpha: float, verdict: str) -> float:
+        return 1 - 2 * alpha if verdict == "equivalent" else 1 - alpha
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,9 @@ class NoWorse(Equivalent):
 
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
         return judge_equivalent(pair, alpha, self.smallest, one_sided=True)
+
+    def level(self, alpha: float, verdict: str) -> float:
+        return 1 - 2 * alpha
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def verdicts(tmp_path, dataset: str, *words: str) -> pd.DataFrame:
 
 
 def test_an_informative_text_beside_a_noise_image_is_found(tmp_path):
-    found = verdicts(tmp_path, "planted-text")
+    found = verdicts(tmp_path, "planted-text", "--seeds", "8")
     assert set(found["text knockout hurts"]) == {"supported"}
     assert "refuted" not in set(found["image knockout changes nothing"])
 
@@ -86,8 +86,9 @@ def test_tuning_goes_on_where_it_was_cut_and_its_choice_is_in_every_trial(tmp_pa
 
 
 def test_a_worse_encoder_is_found(tmp_path):
-    words = ["--models", "VBPR,LATTICE", *QUICK, "--out", str(tmp_path)]
+    words = ["--models", "LATTICE", "--seeds", "8", *QUICK, "--out", str(tmp_path)]
     assert main(ENCODER_SWAP, words) == 0
     claims = pd.read_csv(run_folder(tmp_path) / "report" / "tables" / "claims.csv")
-    text = claims[claims["topic"] == "text_b ranks below text"]
-    assert list(text["verdict"]) == ["supported", "supported"]
+    verdict = claims.set_index("claim")["verdict"]
+    assert verdict["LATTICE: text_b ranks below text"] == "supported"
+    assert "refuted" not in set(verdict)
