@@ -285,6 +285,7 @@ def worlds():
     return [knocked(base, filler, "image", "text") for filler in ("constant", "zero")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cfg", USERS_OF_FEATURES)
 def test_no_model_makes_nan_of_a_filler(worlds, cfg):
     """In a step and an evaluation, though columns have deviation 0 and rows have length 0."""

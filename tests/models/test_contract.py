@@ -189,6 +189,7 @@ def held_out_recall(model: Recommender) -> float:
     return float(torch.stack([(best[u] == i).any() for u, i in data.test.tolist()]).double().mean())
 
 
+@pytest.mark.slow
 def test_learns_what_the_untrained_model_does_not_know(cfg):
     model = built(cfg)
     untrained = held_out_recall(model)

@@ -138,6 +138,7 @@ def test_a_loss_moves_every_gate(name):
         assert (gradient_M.abs() > 1e-9).all()
 
 
+@pytest.mark.slow
 def test_gated_lanes_agree_with_solo_runs(name):
     contract.test_lanes_agree_with_solo_runs(GATED[name], False)
 
