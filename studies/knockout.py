@@ -115,14 +115,24 @@ def claims(study: Study, asked: Asked) -> Iterator[Claim]:
     for topic, needs, test in topics(asked):
         if needs <= names:
             for label in study.arms:
-                yield Claim(f"{label}: {topic}", PAPER, test(label), topic, label)
+                yield Claim(f"{label}: {topic}", source(asked), test(label), topic, label)
     plain = tuple(label for label in study.arms if study.groups[label] == "concatenation")
     graph = tuple(label for label in study.arms if label not in plain)
     for knocked in (("text",), used(asked)):
         condition = knockout(asked, knocked)
         if plain and graph and condition in names:
             words = f"graph models use features more than concatenation models: {condition}"
-            yield Claim(words, PAPER, MoreAffected(graph, than=plain, condition=condition))
+            test = MoreAffected(graph, than=plain, condition=condition)
+            yield Claim(words, source(asked), test)
+
+
+def source(asked: Asked) -> str:
+    """Who says so, and what stands in here for what they speak of."""
+    if asked.dataset.startswith("planted"):
+        return f"{PAPER}; images and texts are synthetic here"
+    if asked.dataset in AUDIO:
+        return f"{PAPER}; of images, for which {AUDIO[asked.dataset]} stands here"
+    return PAPER
 
 
 Topic = tuple[str, set[str], Callable[[str], ClaimTest]]

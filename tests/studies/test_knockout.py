@@ -83,3 +83,12 @@ def test_a_dataset_without_such_modalities_is_refused():
         shaped("baby", ())
     with pytest.raises(ValueError, match="has no dense modality video; it has: image, text"):
         shaped(modalities="video")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [("planted-text", "synthetic here"), ("lfm2k", "audio stands here"), ("baby", "NDCG@10")],
+)
+def test_a_claim_says_what_stands_in_for_images(dataset, said):
+    study = shaped(dataset, ("image", "text", "vggish", "whisper"))
+    assert {claim.source.endswith(said) for claim in study.claims} == {True}
