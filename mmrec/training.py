@@ -128,7 +128,7 @@ class Run:
         self.evaluate_on = evaluate_on
         self.device = torch.device(device)
         self.draws = Draws(seed)
-        self.model: Recommender = self._built(data)
+        self.model: Recommender = self.untrained(data)
         self._features = _trained_features(self.model) if evaluate_on is not None else {}
         self.pairs = TrainingPairs.of(data, self.device)
         self.valid = Evaluator(data, "valid", protocol, cfg.ks, self.device)
@@ -139,7 +139,8 @@ class Run:
         self.best_model: dict[str, Tensor] = {}
         self.reports: list[EpochReport] = []
 
-    def _built(self, data: Dataset) -> Recommender:
+    def untrained(self, data: Dataset) -> Recommender:
+        """The run's model as it starts, built on a dataset: its own, or another condition's."""
         return self.cfg.model.build(data, self.draws.generator("init")).to(self.device)
 
     @property
@@ -191,7 +192,7 @@ class Run:
         if self.evaluate_on is None:
             return self.restore_best()
         self._require_best()
-        model = self._built(self.evaluate_on)
+        model = self.untrained(self.evaluate_on)
         fresh = model.state_dict()
         others = {k for k, v in _trained_features(model).items() if v != self._features[k]}
         state = {k: fresh[k] if k in others else v for k, v in self.best_model.items()}

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmrec.evaluation import ITEM_STRATA, USER_STRATA
 from mmrec.reports.arms import Scores, arms, conditions, controls, trained
 from mmrec.reports.tables import cells, over_seeds
 from mmrec.stats import Paired, holm, holm_levels
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import ConditionForest, ConditionMap, FillerSensitivity, Strata
 
-STRATA = {
-    "items": ("rare-items", "mid-items", "popular-items"),
-    "users": ("short-histories", "mid-histories", "long-histories"),
-}
+STRATA = {"items": ITEM_STRATA, "users": USER_STRATA}
 """What follows the objective's name and a colon, from the thinnest third to the thickest."""
 
 _CHANGES = [

@@ -51,8 +51,7 @@ def clouds_of(run: Run, limit: int = 2000) -> dict[str, NDArray]:
     if run.cfg.model.closed_form:
         return {}
     data = run.data if run.evaluate_on is None else run.evaluate_on
-    fresh = run.cfg.model.build(data, run.draws.generator("init")).to(run.device)
-    tables = {"start": _seen(fresh.eval()), "trained": _seen(run.scored())}
+    tables = {"start": _seen(run.untrained(data).eval()), "trained": _seen(run.scored())}
     names = [name for name in tables["trained"] if name != ALL]
     present = {name: _present(data, name, tables["trained"][name]) for name in names}
     sample = _sample(present, data.num_items, limit)

@@ -71,7 +71,7 @@ def _entry(
         "seed": trial.seed,
         "arm": planned.arm,
         "condition": trial.condition.name,
-        "knocked": "+".join(trial.condition.modalities),
+        "knocked": trial.condition.knocked,
         "filler": trial.condition.filler if trial.condition.modalities else "",
         "when": trial.condition.when,
         "model": type(trial.run.model).__name__,

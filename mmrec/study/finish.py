@@ -54,19 +54,20 @@ def tables_of(
 
 
 def _planned(ledger: Ledger, folder: Folder, kind: str) -> list[Planned]:
-    plan = []
-    if kind == "grid" and folder.exists("plan-tune.json"):
-        # A try that was chosen is a trial of the grid as well, and stands there.
-        plan = collect.plan_from_json(folder.read("plan-tune.json"))
-    if folder.exists(f"plan-{kind}.json"):
-        main = collect.plan_from_json(folder.read(f"plan-{kind}.json"))
-        named = {p.hash for p in main}
-        plan = [*(p for p in plan if p.hash not in named), *main]
     if kind == "search":
-        named = {p.hash for p in plan}
-        suggested = collect.planned_from_rows(ledger.rows("search"))
-        plan = [*(p for p in suggested if p.hash not in named), *plan]
-    return plan
+        before = collect.planned_from_rows(ledger.rows("search"))
+    else:
+        before = _plan(folder, "tune")
+    # A suggestion or a try that was chosen is a trial of the main plan as well, and stands there.
+    main = _plan(folder, kind)
+    named = {p.hash for p in main}
+    return [*(p for p in before if p.hash not in named), *main]
+
+
+def _plan(folder: Folder, name: str) -> list[Planned]:
+    """A plan of the run folder; empty where there is none."""
+    file = f"plan-{name}.json"
+    return collect.plan_from_json(folder.read(file)) if folder.exists(file) else []
 
 
 def _judged(trials: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -76,8 +77,8 @@ def _judged(trials: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 def _tuning(study: Study, ledger: Ledger, folder: Folder) -> dict[str, Any]:
     """What `run.json` says of tuning: the settings chosen, and every try."""
-    if not folder.exists("plan-tune.json"):
+    tries = _plan(folder, "tune")
+    if not tries:
         return {}
-    tries = collect.plan_from_json(folder.read("plan-tune.json"))
     tuned = collect.tuned(study, tries, collect.rows_of(ledger))
     return {"tuned": tuned.settings, "tries": tuned.tries}

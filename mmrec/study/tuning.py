@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from mmrec.config import get, override
+from mmrec.config import get
 from mmrec.study.ranges import Range
 from mmrec.training import RunConfig
 
@@ -70,7 +70,4 @@ class Tuning:
             {path: r.at(share) for (path, r), share in zip(ranges.items(), row, strict=True)}
             for row in shares.tolist()
         ]
-        points = [own, *drawn]
-        for point in points:
-            override(run, point)
-        return points
+        return [own, *drawn]
