@@ -71,7 +71,12 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_factors_text(study),
     )
-    _data_arguments(parser, study.dataset)
+    _data_arguments(parser).add_argument(
+        "--dataset",
+        default=study.dataset,
+        metavar="NAME|PATH",
+        help=f"a known dataset or a folder (default {study.dataset}; `mmrec data` lists)",
+    )
     what = parser.add_argument_group("what to run")
     what.add_argument("--grid", default="default", choices=study.grid_names, help="which levels")
     what.add_argument(
@@ -172,14 +177,9 @@ def _words(text: str, choice: Choice) -> tuple[str, ...]:
     return words
 
 
-def _data_arguments(parser: argparse.ArgumentParser, dataset: str) -> None:
+def _data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where a dataset lies and how it is split: all but its name."""
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset",
-        default=dataset,
-        metavar="NAME|PATH",
-        help=f"a known dataset or a folder (default {dataset}; `mmrec data` lists)",
-    )
     data.add_argument(
         "--data-root",
         type=Path,
@@ -208,6 +208,7 @@ def _data_arguments(parser: argparse.ArgumentParser, dataset: str) -> None:
         choices=("auto", "standard", "none"),
         help="dense features: standardise the unscaled ones, all, or none",
     )
+    return data
 
 
 def _factors_text(study: Study) -> str:
@@ -264,10 +265,23 @@ class _Parser(argparse.ArgumentParser):
 
 def mmrec_command(argv: Sequence[str] | None = None) -> int:
     """`mmrec data | report | rerun`; the exit code."""
+    arguments = mmrec_parser().parse_args(argv)
+    do: Callable[[argparse.Namespace], int] = arguments.do
+    try:
+        return do(arguments)
+    except _WRONG_WISH as error:
+        return _refuse(error)
+
+
+def mmrec_parser() -> argparse.ArgumentParser:
+    """The command line of `mmrec`."""
     parser = _Parser(prog="mmrec", description="Look at data, rebuild reports, repeat trials.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser("data", help="list the datasets, or describe one")
-    _data_arguments(data, "")
+    data.add_argument(
+        "dataset", nargs="?", default="", metavar="NAME|PATH", help="describe this one"
+    )
+    _data_arguments(data)
     data.set_defaults(do=_show_data)
     report = commands.add_parser("report", help="rebuild a report; nothing is trained")
     report.add_argument("run", help="a run folder, as printed by the study")
@@ -287,12 +301,7 @@ def mmrec_command(argv: Sequence[str] | None = None) -> int:
     for command in (report, rerun):
         command.add_argument("--storage", metavar="URL", help="default: SQLite in the run folder")
     report.add_argument("--study", type=Path, metavar="FILE", help="default: studies/<name>.py")
-    arguments = parser.parse_args(argv)
-    do: Callable[[argparse.Namespace], int] = arguments.do
-    try:
-        return do(arguments)
-    except _WRONG_WISH as error:
-        return _refuse(error)
+    return parser
 
 
 def _show_data(arguments: argparse.Namespace) -> int:

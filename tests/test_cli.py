@@ -181,7 +181,7 @@ def test_mmrec_data_lists_and_describes(capsys):
     listed = capsys.readouterr().out
     assert re.search(r"^tiny +synthetic, 20 users, 60 items, 200 interactions; text$", listed, re.M)
     assert "lfm2k" not in listed
-    assert mmrec_command(["data", "--dataset", "tiny"]) == 0
+    assert mmrec_command(["data", "tiny"]) == 0
     described = capsys.readouterr().out
     assert re.search(r"^tiny [0-9a-f]{16}: 20 users, 60 items, \d+ train, \d+ valid", described)
     assert "text: dense, 60 of 60 present" in described

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec.cli import load_study, study_parser
+from mmrec.cli import load_study, mmrec_parser, study_parser
 from mmrec.study.study import Asked
 
 ROOT = Path(__file__).parents[1]
@@ -47,5 +47,9 @@ def test_a_make_target_of_the_readme_is_there_and_ci_runs_it_or_a_larger_one(lin
 def test_nothing_else_is_told_to_be_typed():
     known = ("python studies/", "make ", "mmrec ", "export MMREC_DATA=")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("mmrec ")])
+def test_mmrec_takes_the_arguments_that_the_readme_shows(line):
     # tests/e2e/test_runs.py runs report and rerun, tests/test_cli.py runs data.
-    assert {c.split()[1] for c in COMMANDS if c.startswith("mmrec ")} <= {"data", "report", "rerun"}
+    mmrec_parser().parse_args(shlex.split(line)[1:])
