@@ -157,9 +157,9 @@ def test_a_script_that_is_not_there_is_refused_by_name(tmp_path):
     [
         ("", "the following arguments are required: COMMAND"),
         ("reprot x", "invalid choice: 'reprot'"),
-        ("data --datset x", "unrecognized arguments: --datset x; did you mean --dataset?"),
+        ("data x --splt y", "unrecognized arguments: --splt y; did you mean --split?"),
         ("report x --stroage y", "unrecognized arguments: --stroage y; did you mean --storage?"),
-        ("data --dataset tyny", "there is no dataset 'tyny'; did you mean 'tiny'?"),
+        ("data tyny", "there is no dataset 'tyny'; did you mean 'tiny'?"),
         ("report nowhere", "nowhere is not a run folder: it has no run.json"),
         ("rerun nowhere 00ff", "nowhere is not a run folder: it has no run.json"),
         ("rerun nowhere", "the following arguments are required: trial"),
