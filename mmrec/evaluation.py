@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmrec.data.dataset import Dataset, csr_rows
+from mmrec.data.interests import diversity
 from mmrec.metrics import ACCURACY, aplt, arp, coverage, pl, profile_popularity, tertile
 from mmrec.models.base import Recommender
 
@@ -24,6 +25,7 @@ CHUNK_BYTES = 16 * 2**20
 
 ITEM_STRATA = ("rare-items", "mid-items", "popular-items")
 USER_STRATA = ("short-histories", "mid-histories", "long-histories")
+INTEREST_STRATA = ("narrow-interests", "mid-interests", "wide-interests")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,20 @@ class Evaluator:
         protocol: Protocol,
         ks: Sequence[int],
         device: torch.device | str = "cpu",
+        *,
+        baseline: Dataset | None = None,
     ) -> None:
         """Prepare masks and candidates.
+
+        Args:
+            data: what the model is trained on, under its condition.
+            part: what is ranked for.
+            protocol: which items are hidden, and which may be recommended.
+            ks: lengths of the lists.
+            device: where the model lies.
+            baseline: the dataset before any condition, by default `data`. Its training items are
+                hidden and its histories and features make the strata, so that all conditions are
+                ranked on the same candidates and divided into the same thirds.
 
         Raises:
             ValueError: the part is empty, or a cut-off is not positive.
@@ -104,7 +118,8 @@ class Evaluator:
             raise ValueError(f"dataset {data.name!r} has no {part} interactions to rank")
         self.data, self.part, self.ks = data, part, sorted(set(ks))
         self.device = torch.device(device)
-        hidden = [data.train]
+        self.baseline = data if baseline is None else baseline
+        hidden = [self.baseline.train]
         if part == "test" and protocol.hide_valid_at_test:
             hidden.append(data.valid)
         self.users = np.unique(pairs[:, 0])
@@ -208,15 +223,17 @@ class Evaluator:
     def _by_stratum(
         self, name: str, value_U: Tensor, top_UK: Tensor, hits_UK: Tensor
     ) -> dict[str, float]:
-        """A metric by the popularity of items and by the length of histories, in training.
+        """A metric by the popularity of items, and by the users' histories, in training.
 
         `:rare-items` and so on: only a user's relevant items in that third of all items count, in
         the list and in the ideal one alike; the mean is over users who have such an item.
-        `:short-histories` and so on: the mean of the metric itself over that third of the part's
-        users. A stratum without users is left out. Thirds are those of `tertile`.
+        `:short-histories` and so on, by length, and `:narrow-interests` and so on, by `diversity`:
+        the mean of the metric itself over that third of the part's users; interests are those of
+        the users for whom they are known. A stratum without users is left out. Thirds are those of
+        `tertile`, and those of the baseline whatever the condition.
         """
         metric, _, k = name.partition("@")
-        train_E2 = torch.tensor(self.data.train, device=self.device)
+        train_E2 = torch.tensor(self.baseline.train, device=self.device)
         third_I = tertile(torch.bincount(train_E2[:, 1], minlength=self.data.num_items))
         user_U = torch.from_numpy(self.users).to(self.device)
         third_U = tertile(torch.bincount(train_E2[:, 0], minlength=self.data.num_users)[user_U])
@@ -231,6 +248,12 @@ class Evaluator:
             values[stratum] = ACCURACY[metric](hits_Bk, relevant_U[has_U])
         for third, stratum in enumerate(USER_STRATA):
             values[stratum] = value_U[third_U == third]
+        diverse_U = torch.tensor(diversity(self.baseline)[self.users], device=self.device)
+        known_U = ~diverse_U.isnan()
+        if known_U.any():
+            third_B = tertile(diverse_U[known_U])
+            for third, stratum in enumerate(INTEREST_STRATA):
+                values[stratum] = value_U[known_U][third_B == third]
         return {f"{name}:{s}": float(v.mean()) for s, v in values.items() if len(v)}
 
     def _beyond_accuracy(self, top_UK: Tensor) -> dict[str, float]:

@@ -143,7 +143,7 @@ def long_tail(popularity_I: Tensor, tail_share: float = 0.8) -> Tensor:
 
 
 def tertile(count_N: Tensor) -> Tensor:
-    """(N,) 0, 1 or 2 for the low, the middle and the high third of whole numbers.
+    """(N,) 0, 1 or 2 for the low, the middle and the high third of numbers.
 
     Low is at most their 1/3 quantile, high is above their 2/3 quantile. Equal numbers are never
     parted, so that thirds differ in size and may be empty.
@@ -193,6 +193,31 @@ def effective_rank(x_ND: Tensor) -> float:
     if not value_R.any():
         return 0.0
     return float(torch.special.entr(value_R / value_R.sum()).sum().exp())
+
+
+def dirichlet_energy(x_ND: Tensor, neighbour_NK: Tensor) -> float:
+    """How much rows differ from their listed neighbours, relative to their size; not negative.
+
+    The mean over listed pairs (n, j) of |x_n - x_j|^2 / 2, divided by the mean of |x|^2 over rows:
+    0 where all neighbours are alike (over-smoothing: Cai & Wang 2020, Rusch et al. 2023), about 1
+    for unrelated rows. An entry of -1 lists nobody, and a row listed as its own neighbour is left
+    out. 0 for a table of zeros; nan where no pair is listed.
+    """
+    x_ND = x_ND.detach().double()
+    own_N = torch.arange(len(x_ND), device=x_ND.device)
+    there_NK = (neighbour_NK >= 0) & (neighbour_NK != own_N[:, None])
+    if not there_NK.any():
+        return math.nan
+    peak = x_ND.abs().amax()
+    if peak == 0:
+        return 0.0
+    x_ND = x_ND / peak  # so that squares of tiny or huge values stay finite
+    total = x_ND.new_zeros(())
+    # One column at a time: all at once would be K tables.
+    for neighbour_N, there_N in zip(neighbour_NK.T, there_NK.T, strict=True):
+        apart_N = (x_ND - x_ND[neighbour_N.clamp(min=0)]).square().sum(1)
+        total += apart_N[there_N].sum()
+    return float(total / 2 / there_NK.sum() / x_ND.square().sum(1).mean())
 
 
 def modality_gap(tables: Mapping[str, Tensor]) -> float:

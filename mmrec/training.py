@@ -20,7 +20,7 @@ from torch import Tensor
 from mmrec.config import config
 from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.evaluation import Evaluator, Protocol, Ranking, objective_of
+from mmrec.evaluation import Evaluator, Part, Protocol, Ranking, objective_of
 from mmrec.models.base import Batch, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable
 
@@ -104,6 +104,7 @@ class Run:
         protocol: Protocol,
         device: torch.device | str = "cpu",
         evaluate_on: Dataset | None = None,
+        baseline: Dataset | None = None,
     ) -> None:
         """Build the untrained model and what training it needs.
 
@@ -115,6 +116,7 @@ class Run:
             device: where the model lies.
             evaluate_on: the same interactions with other features, of the same widths, on which
                 the trained model is ranked in the end; by default `data`.
+            baseline: the dataset before any condition, see `Evaluator`; by default `data`.
 
         Raises:
             ValueError: a dataset and the config, or the two datasets, do not fit (the message says
@@ -126,12 +128,13 @@ class Run:
             _require_same_shape(data, evaluate_on)
         self.cfg, self.data, self.protocol = cfg, data, protocol
         self.evaluate_on = evaluate_on
+        self.baseline = data if baseline is None else baseline
         self.device = torch.device(device)
         self.draws = Draws(seed)
         self.model: Recommender = self.untrained(data)
         self._features = _trained_features(self.model) if evaluate_on is not None else {}
         self.pairs = TrainingPairs.of(data, self.device)
-        self.valid = Evaluator(data, "valid", protocol, cfg.ks, self.device)
+        self.valid = self._evaluator("valid")
         self.optimizer = _optimizer(self.model, cfg.train)
         self.epoch = 0
         self.best_epoch = 0
@@ -210,8 +213,14 @@ class Run:
     def score_test(self) -> Ranking:
         """Test metrics of the best validation epoch: once, at the natural end."""
         self._require_end("test")
-        test = Evaluator(self.data, "test", self.protocol, self.cfg.ks, self.device)
-        return test.rank(self.scored(), beyond=True, per_user=True, strata=self.cfg.objective)
+        return self._evaluator("test").rank(
+            self.scored(), beyond=True, per_user=True, strata=self.cfg.objective
+        )
+
+    def _evaluator(self, part: Part) -> Evaluator:
+        return Evaluator(
+            self.data, part, self.protocol, self.cfg.ks, self.device, baseline=self.baseline
+        )
 
     def _require_best(self) -> None:
         if not self.best_epoch:

@@ -3,10 +3,12 @@
 Letters in names: U users, I items, D embedding width, K list length.
 """
 
+import dataclasses
 import json
 import math
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from mmrec import evaluation
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.evaluation import PROTOCOLS, Evaluator, objective_of, protocol
 from mmrec.metrics import ACCURACY
 from mmrec.models.base import Batch, Losses, Recommender
@@ -232,6 +234,70 @@ def test_a_stratum_that_nobody_belongs_to_is_left_out():
     }
 
 
+def with_features(data: Dataset) -> Dataset:
+    rng = np.random.default_rng(5)
+    there = np.ones(data.num_items, bool)
+    features = {
+        name: Dense(there, rng.normal(size=(data.num_items, width)).astype(np.float32))
+        for name, width in (("image", 3), ("text", 5))
+    }
+    return dataclasses.replace(data, features=features)
+
+
+def interests_of(data: Dataset, users: list[int]) -> dict[str, set[int]]:
+    """The users of every interests stratum, from the cosines of all pairs of items."""
+    diversities = {}
+    for user in users:
+        items = sorted(items_of(data.train, user))
+        cosines = []
+        for feature in data.features.values():
+            assert isinstance(feature, Dense)
+            rows = feature.values - feature.values.mean(0)
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            cosines += [rows[a] @ rows[b] for a, b in combinations(items, 2)]
+        if cosines:
+            diversities[user] = 1 - np.mean(cosines)
+    known = list(diversities)
+    at = thirds(
+        np.array([diversities[user] for user in known]),
+        ("narrow-interests", "mid-interests", "wide-interests"),
+    )
+    return {name: {known[n] for n in places} for name, places in at.items()}
+
+
+def test_users_are_divided_by_how_diverse_their_training_items_are():
+    data, model = random_problem(4)
+    data = with_features(data)
+    found = Evaluator(data, "test", PROTOCOLS["full"], [10]).rank(model, strata="ndcg@10")
+    lists = dense_lists(data, model, "test", "full")
+    of_users = interests_of(data, list(lists))
+    assert sum(map(len, of_users.values())) == len(lists) - 1  # user 7 has nothing to train on
+    for stratum, users in of_users.items():
+        scores = [
+            accuracy_by_hand(lists[user], items_of(data.test, user), 10)["ndcg"] for user in users
+        ]
+        assert found.metrics[f"ndcg@10:{stratum}"] == pytest.approx(np.mean(scores), rel=1e-12)
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_under_a_condition_candidates_and_strata_are_those_of_the_baseline(name, part):
+    """Fewer interactions and other features; popularity of lists is that of what is trained on."""
+    data, model = random_problem(4)
+    data = with_features(data)
+    turned = {"image": data.features["text"]}
+    other = dataclasses.replace(data, train=data.train[::3], features=turned)
+    whole = Evaluator(data, part, PROTOCOLS[name], [3, 10])
+    thin = Evaluator(other, part, PROTOCOLS[name], [3, 10], baseline=data)
+    assert torch.equal(thin.top(model, 29), whole.top(model, 29))
+    expected = whole.rank(model, beyond=True, strata="ndcg@10").metrics
+    found = thin.rank(model, beyond=True, strata="ndcg@10").metrics
+    assert found.keys() == expected.keys()
+    own = {f"{metric}@{k}" for metric in ("arp", "aplt", "pl") for k in (3, 10)}
+    assert {n: found[n] for n in found.keys() - own} == {n: expected[n] for n in found.keys() - own}
+    assert found["arp@10"] < expected["arp@10"]
+
+
 @pytest.mark.parametrize("name", ["ndgc@10", "ndcg@7", "coverage@10"])
 def test_strata_of_what_is_not_measured_for_users_are_refused(name):
     data, model = random_problem(0)
@@ -371,7 +437,7 @@ def test_the_split_names_a_protocol_where_the_user_does_not(name, split, expecte
 BIG = """
 from pathlib import Path
 import numpy as np, torch
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Dense
 from mmrec.evaluation import PROTOCOLS, Evaluator
 from tests.test_evaluation import Fixed
 

@@ -238,6 +238,38 @@ def test_effective_rank_is_blind_to_rotation_and_scale_and_bounded_by_rank(seed)
     assert metrics.effective_rank(torch.from_numpy(7 * x @ turn)) == pytest.approx(value, rel=1e-9)
 
 
+def test_dirichlet_energy_by_hand():
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    # Pairs 0-1, 0-2 and 2-0; row 1 lists itself and nobody, which are no pairs.
+    neighbours = torch.tensor([[1, 2], [1, -1], [0, -1]])
+    by_hand = ((2 + 4 + 4) / 2 / 3) / ((1 + 1 + 9) / 3)
+    for scale in (1.0, 1e-30):
+        assert metrics.dirichlet_energy(x.double() * scale, neighbours) == pytest.approx(by_hand)
+
+
+def test_dirichlet_energy_is_the_quadratic_form_of_the_laplacian():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 4))
+    near = np.stack([rng.permutation(np.delete(np.arange(30), n))[:5] for n in range(30)])
+    adjacency = np.zeros((30, 30))
+    np.put_along_axis(adjacency, near, 0.5, axis=1)
+    adjacency += adjacency.T
+    laplacian = np.diag(adjacency.sum(1)) - adjacency
+    expected = np.trace(x.T @ laplacian @ x) / 150 / np.square(x).sum(1).mean()
+    found = metrics.dirichlet_energy(torch.from_numpy(x), torch.from_numpy(near))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_dirichlet_energy_is_0_when_all_are_alike_and_near_1_for_unrelated_rows():
+    draws = torch.Generator().manual_seed(0)
+    near = torch.randint(2000, (2000, 4), generator=draws)
+    x = torch.randn(2000, 8, generator=draws)
+    assert metrics.dirichlet_energy(x, near) == pytest.approx(1, abs=0.03)
+    assert metrics.dirichlet_energy(x[:1].expand(2000, 8), near) == 0
+    assert metrics.dirichlet_energy(0 * x, near) == 0
+    assert math.isnan(metrics.dirichlet_energy(x, torch.full((2000, 2), -1)))
+
+
 def test_modality_gap_by_hand():
     nan = math.nan
     text = torch.tensor([[1.0, 0.0], [2.0, 0.0], [1.0, 1.0]])

@@ -1,13 +1,15 @@
-"""Conditions: what is done to the modalities, such as a knockout or another encoder.
+"""Conditions: what is done to a dataset, such as a knockout, another encoder or fewer interactions.
 
 A knockout replaces the vectors of some dense modalities by a filler, as in the modality-knockout
 study (arXiv 2508.07399), where training and inference see the same. Here it may also be made at
 evaluation only: what such a model loses, and one that trained under the knockout does not, is what
-training adapts to. An encoder swap gives a modality the vectors of another feature. The
-interactions and their split are those of the baseline, every other array is shared with it, and
+training adapts to. An encoder swap gives a modality the vectors of another feature. A density
+below 1 leaves users that share of their training interactions. All else is the baseline's: the
+split is the same, what is validated and tested on too, every other array is shared with it, and
 rows that a knocked out modality lacks stay missing.
 
-Letters in names: N items, P items that have the modality, F columns.
+Letters in names: N items, P items that have the modality, F columns, E training interactions,
+U users.
 """
 
 import dataclasses
@@ -15,13 +17,13 @@ import hashlib
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from mmrec.config import config
 from mmrec.data.checks import seal
-from mmrec.data.dataset import Dataset, Dense
+from mmrec.data.dataset import Dataset, Dense, Pairs
 
 Filler = Literal["none", "noise", "matched", "constant", "zero", "mean", "shuffle"]
 When = Literal["train+eval", "eval"]
@@ -43,7 +45,7 @@ def _sorted_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], 
 
 @config
 class Condition:
-    """A knockout, an encoder swap or both; by default the baseline, which changes nothing.
+    """A knockout, an encoder swap, a density; by default the baseline, which changes nothing.
 
     What a filler makes of an item graph by cosines (`mmrec.graphs.nearest`): under constant and
     mean all rows are alike, and one list of items, the first of a fixed random order, is
@@ -54,7 +56,8 @@ class Condition:
 
     Raises:
         ValueError: modalities without a filler, or a filler without modalities; a modality both
-            swapped and knocked out, or swapped with itself; a baseline at evaluation only.
+            swapped and knocked out, or swapped with itself; a baseline, or a density below 1, at
+            evaluation only.
     """
 
     modalities: Annotated[tuple[str, ...], AfterValidator(_sorted)] = ()
@@ -65,7 +68,7 @@ class Condition:
     mean: each column's mean; shuffle: the modality's own rows, each given to another item at
     random, a permutation of its own a modality."""
     seed: Annotated[int, Ge(0)] = 0
-    """Of noise, matched and shuffle."""
+    """Of noise, matched, shuffle and of what a density keeps."""
     when: When = "train+eval"
     """eval: the model is trained, and its epoch chosen, on the data as it is, and only what is
     scored in the end sees the replacement. A model without training knows no difference."""
@@ -73,6 +76,11 @@ class Condition:
     """Pairs (modality, other): the modality becomes another dense feature of the dataset, with the
     rows that are missing there. The other stays under its own name, so that a model that takes all
     modalities meets it twice. The order of pairs does not matter."""
+    density: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Share of each user's training interactions that is kept, rounded up, chosen at random; what
+    a lower density keeps, a higher one keeps too. Valid and test stay whole, items that lose all
+    their interactions stay in the catalogue, and what is dropped does not become a candidate: all
+    densities rank the same lists (see `mmrec.evaluation.Evaluator`)."""
 
     def __post_init__(self) -> None:
         if bool(self.modalities) != (self.filler != "none"):
@@ -87,11 +95,16 @@ class Condition:
             raise ValueError(
                 f"the baseline replaces nothing: it cannot do so at {self.when!r} only"
             )
+        if self.density < 1 and self.when != "train+eval":
+            raise ValueError(
+                f"a density of {self.density} is of what is trained on: it cannot be had at"
+                f" {self.when!r} only"
+            )
 
     @property
     def baseline(self) -> bool:
         """Whether nothing is changed."""
-        return not self.modalities and not self.swap
+        return not self.modalities and not self.swap and self.density == 1
 
     @property
     def knocked(self) -> str:
@@ -107,15 +120,16 @@ class Condition:
     def name(self) -> str:
         """For tables: `baseline`, `image=shuffle`, `image+text=noise`, `text<-tagtext`.
 
-        A swap and a knockout are `text<-tagtext,image=noise`. A seed other than 0 and evaluation
-        only come last: `image=noise#3@eval`.
+        A density comes first and swaps before a knockout: `density=0.5,text<-tagtext,image=noise`.
+        A seed other than 0 and evaluation only come last: `image=noise#3@eval`.
         """
         if self.baseline:
             return "baseline"
+        density = f"density={self.density}" if self.density < 1 else ""
         knockout = f"{self.knocked}={self.filler}" if self.modalities else ""
         seed = f"#{self.seed}" if self.seed else ""
         when = f"@{self.when}" if self.when != "train+eval" else ""
-        return ",".join(filter(None, (self.swapped, knockout))) + seed + when
+        return ",".join(filter(None, (density, self.swapped, knockout))) + seed + when
 
 
 def apply(condition: Condition, data: Dataset) -> Dataset:
@@ -139,10 +153,14 @@ def apply(condition: Condition, data: Dataset) -> Dataset:
         feature = _dense(data, name, repr(condition.filler))
         values_NF = np.zeros_like(feature.values)
         values_NF[feature.present] = _filled(
-            feature.values[feature.present], condition.filler, _generator(condition.seed, name)
+            feature.values[feature.present],
+            condition.filler,
+            _generator(f"condition/{condition.seed}/{name}"),
         )
         features[name] = Dense(feature.present, values_NF)
-    return seal(dataclasses.replace(data, features=features, condition=condition.name))
+    train = data.train if condition.density == 1 else _thinned(condition, data)
+    name = condition.name
+    return seal(dataclasses.replace(data, train=train, features=features, condition=name))
 
 
 def _dense(data: Dataset, name: str, by: str) -> Dense:
@@ -177,7 +195,23 @@ def _filled(
             return values_PF
 
 
-def _generator(seed: int, modality: str) -> np.random.Generator:
+def _thinned(condition: Condition, data: Dataset) -> Pairs:
+    """The training interactions that a density keeps, in their order.
+
+    Each has a random number, whatever the density, and each user keeps those with the lowest.
+    """
+    user_E = data.train[:, 0]
+    drawn_E = _generator(f"density/{condition.seed}").random(len(user_E))
+    count_U = np.bincount(user_E, minlength=data.num_users)
+    kept_U = np.ceil(condition.density * count_U - 1e-9)  # 0.07 * 100 is 7.000...1
+    order_E = np.lexsort((drawn_E, user_E))
+    start_U = np.cumsum(count_U) - count_U
+    rank_E = np.empty(len(user_E), dtype=np.int64)
+    rank_E[order_E] = np.arange(len(user_E)) - start_U[user_E[order_E]]
+    return data.train[rank_E < kept_U[user_E]]
+
+
+def _generator(stream: str) -> np.random.Generator:
     """One stream a modality, so that a modality's filler does not depend on the others replaced."""
-    key = hashlib.sha256(f"condition/{seed}/{modality}".encode()).digest()
+    key = hashlib.sha256(stream.encode()).digest()
     return np.random.default_rng(int.from_bytes(key[:16], "big"))

@@ -1,7 +1,7 @@
 """Synthetic datasets whose answer is known: how much of a user's taste each modality shows.
 
 Letters in names: U users, I items, L latent factors, F columns of a modality, C users of a chunk,
-K most interactions of a user in the chunk, E interactions.
+K most interactions of a user in the chunk, E interactions, T users with two tastes.
 """
 
 import dataclasses
@@ -65,6 +65,9 @@ class Planted:
     """Power law: the r-th most popular item has weight r ** -popularity; 0 is flat."""
     noise_correlation: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Correlation, between modalities, of what they show beside taste."""
+    second_taste: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Share of the users, rounded, who have two unrelated tastes and take half of their
+    interactions by each; the other users' interactions are those without it."""
     seed: int = 0
     """Of everything here; the split has a seed of its own."""
 
@@ -89,7 +92,8 @@ def planted_raw(spec: Planted, name: str = "planted") -> Raw:
     """Before the split.
 
     User u takes item i with odds popularity_i * exp(taste * p_u . q_i / sqrt(L)), without
-    replacement. A modality's row of item i is A (sqrt(v) q_i + sqrt(1 - v) z_i) / sqrt(L) plus
+    replacement. One with two tastes takes the first item by p_u, the second by the other taste,
+    and so on. A modality's row of item i is A (sqrt(v) q_i + sqrt(1 - v) z_i) / sqrt(L) plus
     white noise, where v is its informativeness, A a random matrix, and z_i standard normal with
     the stated correlation between modalities. One that encodes another has that one's z_i. One
     that keeps K of the L factors has these alone, divided by sqrt(K).
@@ -160,28 +164,63 @@ def _latent(
 
 
 def _interactions(spec: Planted, taste_UL: _Array, taste_IL: _Array) -> NDArray[np.int64]:
-    """(E, 2) pairs, by user, then by the order of the draw.
-
-    A weighted sample without replacement is the first arrivals of an exponential race (the same
-    law as Gumbel-top-k), which needs no logarithms.
-    """
+    """(E, 2) pairs, by user, then by the order of the draw."""
     rng = _stream(spec, "interactions")
     count_U = _counts(spec, rng)
     weight_I = (1.0 + rng.permutation(spec.items)) ** -spec.popularity
     strength = spec.taste / np.sqrt(spec.factors)
-    rows = max(1, _CHUNK_CELLS // spec.items)
+    own = _stream(spec, "second taste")
+    second_T = np.sort(own.permutation(spec.users)[: round(spec.second_taste * spec.users)])
+    later_U = np.zeros_like(count_U)
+    later_U[second_T] = count_U[second_T] // 2
+    pairs_E2 = _race(rng, strength * taste_UL, taste_IL, weight_I, count_U - later_U)
+    if not len(second_T):
+        return pairs_E2
+    taken_UI = np.zeros((spec.users, spec.items), dtype=np.bool_)
+    taken_UI[pairs_E2[:, 0], pairs_E2[:, 1]] = True
+    other_TL = strength * own.standard_normal((len(second_T), spec.factors))
+    taken_TI = taken_UI[second_T]
+    more_E2 = _race(own, other_TL, taste_IL, weight_I, later_U[second_T], taken_TI)
+    more_E2[:, 0] = second_T[more_E2[:, 0]]
+    # In turn: the first of one taste, the first of the other, the second of the one ...
+    turn_E = np.concatenate([_nth(pairs_E2[:, 0]), _nth(more_E2[:, 0])])
+    all_E2 = np.concatenate([pairs_E2, more_E2])
+    return all_E2[np.lexsort((np.arange(len(all_E2)), turn_E, all_E2[:, 0]))]
+
+
+def _race(
+    rng: np.random.Generator,
+    taste_UL: _Array,
+    taste_IL: _Array,
+    weight_I: NDArray[np.floating],
+    count_U: NDArray[np.int64],
+    taken_UI: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """(E, 2) pairs of `count_U` items a user that are not taken, by user, then in order.
+
+    A weighted sample without replacement is the first arrivals of an exponential race (the same
+    law as Gumbel-top-k), which needs no logarithms.
+    """
+    rows = max(1, _CHUNK_CELLS // len(taste_IL))
     chosen = []
-    for start in range(0, spec.users, rows):
+    for start in range(0, len(taste_UL), rows):
         count_C = count_U[start : start + rows]
-        score_CI = (strength * taste_UL[start : start + rows]) @ taste_IL.T
+        score_CI = taste_UL[start : start + rows] @ taste_IL.T
         arrival_CI = rng.standard_exponential(score_CI.shape) / (weight_I * np.exp(score_CI))
+        if taken_UI is not None:
+            arrival_CI[taken_UI[start : start + rows]] = np.inf
         most = int(count_C.max())
-        first_CK = np.argpartition(arrival_CI, most - 1, axis=1)[:, :most]
+        first_CK = np.argpartition(arrival_CI, max(most - 1, 0), axis=1)[:, :most]
         order_CK = np.argsort(np.take_along_axis(arrival_CI, first_CK, axis=1), axis=1)
         first_CK = np.take_along_axis(first_CK, order_CK, axis=1)
         chosen.append(first_CK[np.arange(most) < count_C[:, None]])
-    user_E = np.repeat(np.arange(spec.users), count_U)
+    user_E = np.repeat(np.arange(len(taste_UL)), count_U)
     return np.stack([user_E, np.concatenate(chosen)], axis=1)
+
+
+def _nth(user_E: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(E,) how many of the user's pairs come before; users ascend."""
+    return np.arange(len(user_E)) - np.searchsorted(user_E, user_E)
 
 
 def _counts(spec: Planted, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -222,6 +261,8 @@ BUILT_IN: dict[str, Planted] = {
         )
     ),
     "planted-encoders": with_worse_encoders(Planted()),
+    # Few factors and long histories, so that two tastes show in a user's items.
+    "planted-diverse": Planted(second_taste=0.5, factors=8, interactions=8_000),
     "planted-1m": Planted(users=10_000, items=4_000, interactions=1_000_000),
 }
 """By the names that `mmrec.data.sources.load` knows."""

@@ -46,9 +46,17 @@ from mmrec.graphs import symmetric
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.features import MappedFeatures, item_modalities, values_of
 from mmrec.nn.gates import gate_measures, gated, gates_if
-from mmrec.nn.init import linear, xavier_uniform
+from mmrec.nn.init import xavier_uniform
 from mmrec.nn.item_graphs import neighbours
-from mmrec.nn.views import Gate, Views, batch_nodes, view_losses
+from mmrec.nn.views import (
+    Gate,
+    Views,
+    attention,
+    batch_nodes,
+    common_and_apart,
+    preferences,
+    view_losses,
+)
 
 
 @config
@@ -116,12 +124,8 @@ class MGCNModel(Recommender):
         self.gates = nn.ModuleList(Gate(dim, init) for _ in names)
         self.several = len(names) > 1
         if self.several:
-            self.attention = nn.Sequential(
-                linear(dim, dim, init, "default"),
-                nn.Tanh(),
-                linear(dim, 1, init, "default", bias=False),
-            )
-            self.preferences = nn.ModuleList(linear(dim, dim, init, "default") for _ in names)
+            self.attention = attention(dim, init)
+            self.preferences = preferences(len(names), dim, init)
         self.views = Views(
             data,
             [symmetric(neighbours(v, cfg.knn_k)) for v in values],
@@ -153,10 +157,7 @@ class MGCNModel(Recommender):
         """(Q, D) of each node: what its modalities have in common, and what each adds."""
         if not self.several:
             return content_QMD[:, 0] / 2
-        common_QD = (self.attention(content_QMD).softmax(1) * content_QMD).sum(1)
-        preference_QMD = torch.stack([p(behaviour_QD) for p in self.preferences], 1).sigmoid()
-        apart_QMD = preference_QMD * (content_QMD - common_QD[:, None])
-        return (common_QD + apart_QMD.sum(1)) / (content_QMD.shape[1] + 1)
+        return common_and_apart(behaviour_QD, content_QMD, self.attention, self.preferences)
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr`, `reg` and `contrast`, the two of users and of items summed."""

@@ -16,14 +16,17 @@ _CHUNK_ROWS = 512
 """Rows gathered at a time: at 4,096 columns 8 MB, which is still in the cache when it is used."""
 
 
-def _one_dnn() -> Any:
-    """The product of dense CPU tensors by oneDNN, as torch's compiled code calls it; or None."""
+def one_dnn() -> Any:
+    """The product of dense CPU tensors by oneDNN, as torch's compiled code calls it; or None.
+
+    It may have a function applied to it in the same pass, by name.
+    """
     if not torch.backends.mkldnn.is_available():
         return None
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-_ONE_DNN = _one_dnn()
+_ONE_DNN = one_dnn()
 
 
 _LEAST = 65_000_000

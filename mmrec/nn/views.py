@@ -1,11 +1,12 @@
-"""What MGCN and SMORE share: a behaviour view of users and items, views by content, a contrast.
+"""What MGCN, SMORE and MambaRec share: views by behaviour and by content, and a contrast of them.
 
 A batch needs the views at its own users and items only: each of these is looked at once, however
 often it occurs.
 
-Letters in names: U users, I items, X views by content, D embedding width, E width of what is
-mapped or picked, B batch, N negatives a row, C one positive and then the negatives of a row, Q
-distinct nodes of a batch (users, then items), or all nodes. In `last_E`, E entries of a graph.
+Letters in names: U users, I items, X views by content, M of them of a modality each, D embedding
+width, E width of what is mapped or picked, B batch, N negatives a row, C one positive and then the
+negatives of a row, Q distinct nodes of a batch (users, then items), or all nodes. In `last_E`, E
+entries of a graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,6 +107,37 @@ class Gate(nn.Module):
         return linear(x_IE, weight_DE, self.map.bias).sigmoid()
 
 
+def attention(dim: int, init: torch.Generator) -> nn.Sequential:
+    """What each modality of a node says for itself, q . tanh(C x + c), as MGCN's attention."""
+    return nn.Sequential(
+        start.linear(dim, dim, init, "default"),
+        nn.Tanh(),
+        start.linear(dim, 1, init, "default", bias=False),
+    )
+
+
+def preferences(modalities: int, dim: int, init: torch.Generator) -> nn.ModuleList:
+    """A map a modality, from behaviour to the logits of what a node takes of it."""
+    return nn.ModuleList(start.linear(dim, dim, init, "default") for _ in range(modalities))
+
+
+def common_and_apart(
+    behaviour_QD: Tensor, content_QMD: Tensor, asks: nn.Sequential, prefers: nn.ModuleList
+) -> Tensor:
+    """(Q, D) MGCN's side of each node: what its modalities have in common, and what each adds.
+
+    Args:
+        behaviour_QD: which decides how much of what each modality has apart is taken.
+        content_QMD: two modalities or more.
+        asks: an `attention`.
+        prefers: `preferences` of these modalities.
+    """
+    common_QD = (asks(content_QMD).softmax(1) * content_QMD).sum(1)
+    preference_QMD = torch.stack([p(behaviour_QD) for p in prefers], 1).sigmoid()
+    apart_QMD = preference_QMD * (content_QMD - common_QD[:, None])
+    return (common_QD + apart_QMD.sum(1)) / (content_QMD.shape[1] + 1)
+
+
 def batch_nodes(user_B: Tensor, positive_B: Tensor, negative_BN: Tensor) -> dict[str, Tensor]:
     """For `Batch.extra`: the distinct `users` and `items` of a batch, and where its ids are there.
 
@@ -117,6 +149,24 @@ def batch_nodes(user_B: Tensor, positive_B: Tensor, negative_BN: Tensor) -> dict
     positives, positive_of = distinct(places["positive_at"])
     also = {"users": users, "user_at": user_at, "positives": positives, "positive_of": positive_of}
     return places | also
+
+
+def ranking_losses(
+    output_QD: Tensor, nodes: Mapping[str, Tensor], *, size: int
+) -> tuple[Tensor, Tensor]:
+    """BPR and L2 term of the embeddings of a batch's distinct users, then items.
+
+    Args:
+        output_QD: the embeddings.
+        nodes: what `batch_nodes` gives.
+        size: what the L2 term is divided by.
+    """
+    item_BC = torch.cat((nodes["positive_at"][:, None], nodes["negative_at"]), 1)
+    user_BD = rows(output_QD, nodes["user_at"])
+    item_BCD = rows(output_QD, len(nodes["users"]) + item_BC)
+    score_BC = (user_BD[:, None] * item_BCD).sum(-1)
+    squares = half_squares(user_BD, item_BCD, size=size)
+    return bpr(score_BC[:, :1], score_BC[:, 1:]), squares
 
 
 def view_losses(
@@ -144,11 +194,8 @@ def view_losses(
             they are multiplied by the largest; without a gradient, since a gate must not open for
             making a loss sharper.
     """
+    ranking, squares = ranking_losses(behaviour_QD + side_QD, nodes, size=size)
     num_users = len(nodes["users"])
-    output_QD = behaviour_QD + side_QD
-    item_BC = num_users + torch.cat((nodes["positive_at"][:, None], nodes["negative_at"]), 1)
-    user_BD, item_BCD = rows(output_QD, nodes["user_at"]), rows(output_QD, item_BC)
-    score_BC = (user_BD[:, None] * item_BCD).sum(-1)
     similarity: Similarity = "cosine"
     if gates is not None:
         similarity = "dot"
@@ -171,8 +218,4 @@ def view_losses(
         nodes["positive_of"],
         similarity=similarity,
     )
-    return (
-        bpr(score_BC[:, :1], score_BC[:, 1:]),
-        half_squares(user_BD, item_BCD, size=size),
-        user_contrast + item_contrast,
-    )
+    return ranking, squares, user_contrast + item_contrast

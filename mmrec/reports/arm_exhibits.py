@@ -173,6 +173,8 @@ def _fillers(tables: StudyTables, view: FillerSensitivity) -> Exhibit:
 def _strata(tables: StudyTables, view: Strata) -> Exhibit:
     table, metric = knockouts.strata(tables, view), _metric(tables)
     key, title = "strata", "Who is hit: items by popularity, users by length of history"
+    if (table["kind"] == "interests").any():
+        title += ", users by diversity of interests"
     known = table[table["relative"].notna()]
     if known.empty:
         said = "No trial has scores by stratum that could be compared."
@@ -205,8 +207,8 @@ def _strata(tables: StudyTables, view: Strata) -> Exhibit:
 
 def _by_third(rows: pd.DataFrame) -> str:
     """`rare items +3.1 %, mid items ...`, averaged over arms."""
-    noun = {"items": "items", "users": "histories"}
-    named = rows["stratum"] + " " + rows["kind"].map(noun)
+    noun = {"items": " items", "users": " histories", "interests": " interests"}
+    named = rows["stratum"] + rows["kind"].map(noun)
     means = rows.groupby(named, sort=False)["relative"].mean()
     return ", ".join(f"{name} {text.percent(mean)}" for name, mean in means.items())
 

@@ -5,8 +5,19 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from mmrec.reports import arm_exhibits, clouds, course, curves, importance, lines, maps, sensitivity
+from mmrec.reports import (
+    arm_exhibits,
+    clouds,
+    course,
+    curves,
+    importance,
+    lines,
+    maps,
+    sensitivity,
+    sweep_exhibits,
+)
 from mmrec.reports.arms import compared
+from mmrec.reports.design import crossed, sweeps
 from mmrec.reports.exhibit import Exhibit
 from mmrec.reports.tables import best_cell, cells
 from mmrec.study import text
@@ -15,9 +26,11 @@ from mmrec.study.views import (
     ArmView,
     CellForest,
     Clouds,
+    Curve,
     HeatMap,
     MainEffects,
     Measures,
+    Pareto,
     RatioCurve,
     Tuning,
     View,
@@ -42,9 +55,14 @@ def exhibits(tables: StudyTables) -> list[Exhibit]:
 
 
 def _made(tables: StudyTables) -> Iterator[Exhibit]:
-    """Of the views that nobody asked for, those about arms are left out where they are empty."""
+    """Of the views that nobody asked for, those about arms are left out where they are empty.
+
+    So are maps of two factors that were not turned together.
+    """
     suggested = default_views(tables.factors(), tables.measures(), compared(tables))
-    views = tables.views or suggested
+    views = tables.views or tuple(
+        v for v in suggested if not isinstance(v, HeatMap) or crossed(tables, v.x, v.y)
+    )
     for view in views:
         for exhibit in _of_view(tables, view):
             if tables.views or not isinstance(view, ArmView) or len(exhibit.table):
@@ -61,21 +79,24 @@ def _made(tables: StudyTables) -> Iterator[Exhibit]:
 def _of_view(tables: StudyTables, view: View) -> list[Exhibit]:
     match view:
         case HeatMap():
-            return [_heat_map(tables, view)]
+            made = _heat_map(tables, view)
         case RatioCurve():
-            return [_ratio(tables, view)]
+            made = _ratio(tables, view)
         case MainEffects():
-            return [_effects(tables, view)]
+            made = _effects(tables, view)
         case Measures():
-            return [_measures(tables, view)]
+            made = _measures(tables, view)
         case CellForest():
-            return [_forest(tables)]
+            made = _forest(tables)
+        case Curve() | Pareto():
+            made = sweep_exhibits.of_view(tables, view)
         case Clouds():
-            return [clouds.exhibit(tables, view)]
+            made = clouds.exhibit(tables, view)
         case Tuning():
             return [arm_exhibits.tuned(tables)] if tables.run.get("tries") else []
         case _:
             return arm_exhibits.of_view(tables, view)
+    return [made]
 
 
 def _metric(tables: StudyTables) -> str:
@@ -172,8 +193,11 @@ def _effects(tables: StudyTables, view: MainEffects) -> Exhibit:
     said = (
         f"{'; '.join(parts)}. Adjusted for the other factors; bars are 95 % intervals over seeds."
     )
+    swept = bool(sweeps(tables))
+    if swept:
+        said += " Not all of them were turned together: that effects add up is assumed, not tested."
     if (table["cells"] < table["of"]).any():
-        said += " Open circles: levels with fewer cells than others."
+        said += f" Open circles: levels with fewer cells than {'planned' if swept else 'others'}."
     shown = table.assign(factor=[text.short(factor) for factor in table["factor"]])
     return Exhibit("main_effects", title, said, table, lines.main_effects(shown, metric))
 
@@ -251,9 +275,10 @@ def _importance(tables: StudyTables) -> Exhibit:
         return Exhibit("importance", title, found.ground, found.table, None)
     top = found.table.iloc[0]
     if "omega2" in found.table:
-        axis = "share of variance (omega squared)"
+        whole = f"the variance{' in its sweep' * ('sweep' in found.table)}"
+        axis = f"share of {whole} (omega squared)"
         said = (
-            f"{top['effect']} explains {100 * top['share']:.0f} % of the variance (partial omega"
+            f"{top['effect']} explains {100 * top['share']:.0f} % of {whole} (partial omega"
             f" squared {top['omega2']:.2f}, 90 % interval {top['low']:.2f} to {top['high']:.2f})."
         )
     else:

@@ -1,6 +1,7 @@
 """Which factors matter: analysis of variance on grids, PED-ANOVA on searches."""
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import optuna
 import pandas as pd
 
 from mmrec import stats
-from mmrec.reports.sensitivity import studied, varies
+from mmrec.reports.design import held, studied, sweeps, varies
 from mmrec.study import text
 from mmrec.study.tables import StudyTables
 
@@ -33,11 +34,34 @@ def importance(tables: StudyTables) -> Importance:
 def by_grid(tables: StudyTables) -> Importance:
     """Omega squared of every factor and interaction, on the largest complete part of the grid.
 
-    Columns: `effect df f p omega2 low high share`, as in `mmrec.stats.Effect`.
+    Columns: `effect df f p omega2 low high share`, as in `mmrec.stats.Effect`. A study of sweeps
+    has one analysis a sweep, all else at the base, and its name in a column `sweep`: what was not
+    turned together has no interaction to be seen.
     """
     rows = studied(tables).dropna(subset=[tables.column("test")])
     who = "arm" if "arm" in rows and varies(rows["arm"]) else "model"
-    axes = [path for path in [*tables.factors(), "condition", who] if varies(rows[path])]
+    groups = sweeps(tables)
+    if not groups:
+        return _analysed(tables, rows, [*tables.factors(), "condition", who])
+    found, ground = [], []
+    for group in groups:
+        one = _analysed(tables, held(tables, rows, {*group, "arm"}), [*group, who])
+        name = " x ".join(text.short(path) for path in group)
+        found.append(one.table.assign(sweep=name))
+        ground.append(f"{name}: {one.ground}")
+    table = pd.concat(found, ignore_index=True)
+    if len(table):
+        table = table.sort_values("share", ascending=False, ignore_index=True)
+    said = (
+        "Each sweep is analysed by itself, all else at the base; shares are of the variance within"
+        " a sweep, and of interactions between sweeps nothing is known."
+    )
+    return Importance(table, " ".join([said, *ground]))
+
+
+def _analysed(tables: StudyTables, rows: pd.DataFrame, factors: Sequence[str]) -> Importance:
+    """The analysis of variance of `rows` over those of `factors` that vary."""
+    axes = [path for path in factors if varies(rows[path])]
     if not axes:
         return Importance(pd.DataFrame(), "No factor has two levels with a test score.")
     scores = rows.groupby([*axes, "seed"])[tables.column("test")].mean()

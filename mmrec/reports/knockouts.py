@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmrec.evaluation import ITEM_STRATA, USER_STRATA
+from mmrec.evaluation import INTEREST_STRATA, ITEM_STRATA, USER_STRATA
 from mmrec.reports.arms import Scores, arms, conditions, controls, trained
 from mmrec.reports.tables import cells, over_seeds
 from mmrec.stats import Paired, holm, holm_levels
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import ConditionForest, ConditionMap, FillerSensitivity, Strata
 
-STRATA = {"items": ITEM_STRATA, "users": USER_STRATA}
-"""What follows the objective's name and a colon, from the thinnest third to the thickest."""
+STRATA = {"items": ITEM_STRATA, "users": USER_STRATA, "interests": INTEREST_STRATA}
+"""What follows the objective's name and a colon, from the thinnest third to the thickest.
+
+Items by popularity, users by length of history, users by diversity of interests.
+"""
 
 _CHANGES = [
     "arm", "group", "condition", "knocked", "filler", "when", "base", "effect", "relative", "low",

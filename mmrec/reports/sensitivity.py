@@ -5,19 +5,10 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from mmrec.reports.design import comparable, crossed, studied, sweeps, varies
 from mmrec.reports.tables import cells, over_seeds
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import HeatMap, MainEffects, Measures, RatioCurve
-
-
-def studied(tables: StudyTables) -> pd.DataFrame:
-    """The trials that turn factors: all but the controls and the tries of nuisance knobs."""
-    return tables.trials[~tables.trials["phase"].isin(("control", "tune"))]
-
-
-def varies(column: pd.Series) -> bool:
-    """Whether a column has two values or more, missing ones aside."""
-    return len(column.dropna().unique()) > 1
 
 
 def _one(column: pd.Series) -> bool:
@@ -31,12 +22,13 @@ def heat_map(tables: StudyTables, view: HeatMap) -> pd.DataFrame:
     `reason` says why a square has no mean, and is empty where it has one.
     """
     known = cells(tables).set_index("cell")
-    rows = studied(tables).assign(x=lambda t: t[view.x], y=lambda t: t[view.y])
+    rows = comparable(tables, studied(tables), [view.x, view.y])
+    rows = rows.assign(x=lambda t: t[view.x], y=lambda t: t[view.y])
     rows = rows[rows["y"].notna()]
     rows = rows.assign(best=rows["cell"].map(known["best"]), why=rows["cell"].map(known["reason"]))
     zero = rows["y"] == 0
     spans = bool(zero.any() and not zero.all()) and _one(rows.loc[zero, "cell"])
-    spans = spans and varies(rows["x"])
+    spans = spans and varies(rows["x"]) and crossed(tables, view.x, view.y)
     if spans:
         rows["x"] = rows["x"].where(~zero)
     xs, ys = sorted(rows["x"].dropna().unique()), sorted(rows["y"].unique())
@@ -76,12 +68,14 @@ def ratio_curve(tables: StudyTables, view: RatioCurve) -> pd.DataFrame:
 
     Cells of one ratio are averaged within a seed before the interval over seeds is taken.
     """
-    return _by_ratio(studied(tables), view.numerator, view.denominator, tables.column("test"))
+    rows = comparable(tables, studied(tables), [view.numerator, view.denominator])
+    return _by_ratio(rows, view.numerator, view.denominator, tables.column("test"))
 
 
 def ratio_points(tables: StudyTables, view: RatioCurve) -> pd.DataFrame:
     """Every scored trial on a ratio curve: `ratio label seed value`."""
-    rows = with_ratio(studied(tables), view.numerator, view.denominator)
+    rows = comparable(tables, studied(tables), [view.numerator, view.denominator])
+    rows = with_ratio(rows, view.numerator, view.denominator)
     rows = rows.assign(value=rows[tables.column("test")])
     return rows.loc[rows["value"].notna(), ["ratio", "label", "seed", "value"]].sort_values(
         ["ratio", "label", "seed"], ignore_index=True
@@ -113,13 +107,14 @@ def main_effects(tables: StudyTables, view: MainEffects) -> pd.DataFrame:
     by least squares and averaged evenly over the other factors' levels. On a full grid that is
     the plain mean; with holes, the plain mean would blame a level for the company that it keeps.
     A cell that is the only one of its factor's level 0 stands for all levels of the others, as in
-    `HeatMap`.
+    `HeatMap`, but where factors were swept one by one: there every level has one cell.
     The interval is the t interval over seeds. `cells` counts the scored cells that have the level,
-    `of` is the most that any level of the factor has.
+    `of` is the most that any level of the factor has; of sweeps, what is planned of that level.
     """
     names = ["factor", "level", "mean", "half", "low", "high", "n", "cells", "of"]
-    rows = studied(tables).dropna(subset=[*view.factors, tables.column("test")])
-    rows = _spread(rows, view.factors)
+    swept, planned = bool(sweeps(tables)), comparable(tables, studied(tables), view.factors)
+    rows = planned.dropna(subset=[*view.factors, tables.column("test")])
+    rows = rows if swept else _spread(rows, view.factors)
     if rows.empty:
         return pd.DataFrame(columns=names)
     codes = {factor: pd.factorize(rows[factor], sort=True) for factor in view.factors}
@@ -130,9 +125,12 @@ def main_effects(tables: StudyTables, view: MainEffects) -> pd.DataFrame:
     adjusted = []
     for seed in sorted(rows["seed"].unique()):
         at = (rows["seed"] == seed).to_numpy()
-        if dummy[at].any(axis=0).all():  # a seed that lost a whole level cannot be adjusted
+        # A seed that lost a whole level, or what ties factors together, cannot be adjusted.
+        if np.linalg.matrix_rank(dummy[at]) == 1 + sum(sizes) - len(sizes):
             means = _adjusted(dummy[at], rows[tables.column("test")].to_numpy(float)[at], sizes)
             adjusted.append(means.tolist())
+    if not adjusted:
+        return pd.DataFrame(columns=names)
     levels = [(factor, level) for factor, (_, values) in codes.items() for level in values]
     long = pd.DataFrame(
         [(place, seed, v) for seed, means in enumerate(adjusted) for place, v in enumerate(means)],
@@ -141,12 +139,16 @@ def main_effects(tables: StudyTables, view: MainEffects) -> pd.DataFrame:
     table = over_seeds(long, ["place"], "value").astype({"place": int})
     table["factor"] = [levels[place][0] for place in table["place"]]
     table["level"] = [levels[place][1] for place in table["place"]]
-    count = {f: rows.groupby(f)[[*view.factors, "cell"]].apply(_distinct) for f in view.factors}
-    table["cells"] = [
-        int(count[f][v]) for f, v in zip(table["factor"], table["level"], strict=True)
-    ]
-    table["of"] = table.groupby("factor")["cells"].transform("max")
+    table["cells"] = _counts(rows, table, view.factors)
+    most = table.groupby("factor")["cells"].transform("max")
+    table["of"] = _counts(planned, table, view.factors) if swept else most
     return table[names]
+
+
+def _counts(rows: pd.DataFrame, table: pd.DataFrame, factors: tuple[str, ...]) -> list[int]:
+    """How many cells have the factor and level of each row of a table."""
+    count = {f: rows.groupby(f)[[*factors, "cell"]].apply(_distinct) for f in factors}
+    return [int(count[f][v]) for f, v in zip(table["factor"], table["level"], strict=True)]
 
 
 def _distinct(rows: pd.DataFrame) -> int:
@@ -177,7 +179,8 @@ def _adjusted(dummy_RL: np.ndarray, value_R: np.ndarray, sizes: list[int]) -> np
 
 def measures(tables: StudyTables, view: Measures) -> pd.DataFrame:
     """One row a measure and place: `measure at mean half low high n cells`."""
-    rows = studied(tables)
+    over = view.over if isinstance(view.over, tuple) else (view.over,)
+    rows = comparable(tables, studied(tables), over)
     parts = []
     for name in view.names:
         column = f"measure.{name}"

@@ -1,4 +1,4 @@
-"""A small panel an arm: relative change by third of items and of users, a line a condition."""
+"""A small panel an arm: relative change by thirds of items and of users, a line a condition."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -30,8 +30,8 @@ def strata(table: pd.DataFrame, metric: str) -> go.Figure:
     lines = list(dict.fromkeys(zip(shown["condition"], shown["against"], strict=True)))
     own = [line for line in lines if line[1] in set(table["condition"])]
     thirds = list(dict.fromkeys(zip(table["kind"], table["stratum"], strict=True)))
-    first = next((n for n, (kind, _) in enumerate(thirds) if kind != thirds[0][0]), len(thirds))
-    x = {third: n + _GAP * (n >= first) for n, third in enumerate(thirds)}
+    kinds = list(dict.fromkeys(kind for kind, _ in thirds))
+    x = {third: n + _GAP * kinds.index(third[0]) for n, third in enumerate(thirds)}
     fig, places, down = theme.panels(arms, _ACROSS, shared_yaxes=True)
     seen = set()
     for arm, (row, col) in zip(arms, places, strict=False):
@@ -61,7 +61,7 @@ def _line(
     part: pd.DataFrame, x: dict[tuple[str, str], float], name: str, look: dict[str, str],
     dashed: bool,
 ) -> go.Scatter:  # fmt: skip
-    """Broken between items and users."""
+    """Broken between the kinds of strata."""
     at: list[float | None] = []
     y: list[float | None] = []
     half: list[float | None] = []

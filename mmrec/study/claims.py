@@ -225,30 +225,49 @@ class ClaimTest(ABC):
         """As `evaluate`; may raise Absent."""
 
 
+def _measured(side: Side, column: str) -> pd.DataFrame:
+    """Its rows that have a value in the column.
+
+    Raises:
+        Absent: there is no such column, or none of them has.
+    """
+    rows = side.rows[_column(side.rows, column).notna()]
+    if rows.empty:
+        raise Absent(f"{column} was not measured: {side.words}")
+    return rows
+
+
 @dataclass(frozen=True)
 class _Comparison(ClaimTest):
     cell: Where
     than: Where
     smallest: float = SMALLEST
     """Smallest effect of interest, as a share of the mean of `than`."""
+    column: str = ""
+    """What is compared in the cells that validation chose, such as `measure.item_cosine`; empty
+    for the test objective. Of another column "better" says "greater"."""
 
     def judge(self, data: ClaimData, alpha: float) -> Verdict:
         left, right = best_cell(self.cell, data), best_cell(self.than, data)
         if left.cell == right.cell:
             raise Absent(f"both sides are one cell: {left.words}")
-        seeds = left.rows.index.intersection(right.rows.index).sort_values()
+        column = self.column or data.test
+        sides = [_measured(side, column) for side in (left, right)]
+        seeds = sides[0].index.intersection(sides[1].index).sort_values()
         if seeds.empty:
             raise Absent(f"no seed in common: {left.words}, {right.words}")
-        sides = [side.rows.loc[seeds] for side in (left, right)]
-        left_S, right_S = (rows[data.test].to_numpy(float) for rows in sides)
+        sides = [rows.loc[seeds] for rows in sides]
+        left_S, right_S = (rows[column].to_numpy(float) for rows in sides)
         pair = Paired.of(left_S, right_S)
         words = [f"{left.words} against {right.words}"]
         missing = len(left.rows.index.union(right.rows.index)) - len(seeds)
         if missing:
             words.append(f"{missing} seeds are not in both")
         words.append(f"bootstrap-t {span(bootstrap_t(left_S - right_S, alpha))}")
-        verdict = replace(self.verdict(pair, alpha), unit=data.objective)
-        return with_users(worded(verdict, self.level(alpha, verdict.verdict), words), data, sides)
+        verdict = replace(self.verdict(pair, alpha), unit=column.removeprefix("test."))
+        verdict = worded(verdict, self.level(alpha, verdict.verdict), words)
+        # The vectors that users kept are of the objective.
+        return with_users(verdict, data, sides) if column == data.test else verdict
 
     @abstractmethod
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
@@ -272,14 +291,14 @@ class Worse(_Comparison):
     """The best cell of `cell` is worse on test than the best cell of `than`."""
 
     def verdict(self, pair: Paired, alpha: float) -> Verdict:
-        turned = judge_better(replace(pair, effect=-pair.effect), alpha, self.smallest)
-        return replace(
-            turned,
-            effect=pair.effect,
-            relative=pair.relative,
-            low=-turned.high,
-            high=-turned.low,
-        )
+        return judge_worse(pair, alpha, self.smallest)
+
+
+@dataclass(frozen=True)
+class Cheaper(Worse):
+    """The best cell of `cell` costs less than the best cell of `than`: "worse" says "less"."""
+
+    column: str = "cost.epoch_seconds"
 
 
 @dataclass(frozen=True)
@@ -527,6 +546,14 @@ def _compound_words(parts: Sequence[Paired], p: float, alpha: float) -> str:
     if p >= alpha:
         return "not separable"
     return "refuted" if any(part.effect < 0 for part in parts) else "supported"
+
+
+def judge_worse(pair: Paired, alpha: float = ALPHA, smallest: float = SMALLEST) -> Verdict:
+    """The claim that a mean difference is below 0; see `mmrec.stats.judge_better`."""
+    turned = judge_better(replace(pair, effect=-pair.effect), alpha, smallest)
+    return replace(
+        turned, effect=pair.effect, relative=pair.relative, low=-turned.high, high=-turned.low
+    )
 
 
 def worded(verdict: Verdict, level: float, words: Sequence[str]) -> Verdict:

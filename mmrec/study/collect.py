@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmrec.config import get
 from mmrec.study.claims import ClaimData
+from mmrec.study.costs import COSTS
 from mmrec.study.ledger import Ledger, Row
 from mmrec.study.seal import unseal
 from mmrec.study.store import Folder
@@ -43,7 +44,10 @@ def trial_table(
     rows: Mapping[str, Row],
     resources: tuple[float, float],
 ) -> pd.DataFrame:
-    """One row a trial, validation numbers only; a trial without a ledger row is `planned`."""
+    """One row a trial, validation numbers only; a trial without a ledger row is `planned`.
+
+    What a row does not tell, as an old one does not tell its costs, is missing here.
+    """
     paths = [factor.path for factor in study.factors]
     table = [_entry(p, rows.get(p.hash), paths, resources) for p in planned]
     frame = pd.DataFrame(table)
@@ -52,9 +56,10 @@ def trial_table(
 
 _COLUMNS = (
     "hash", "cell", "label", "phase", "attempt", "state", "seed", "arm", "condition", "knocked",
-    "filler", "when", "model",
+    "filler", "when", "density", "model",
     "best_epoch", "epochs", "epoch_cap", "seconds", "host", "hardware", "device", "threads",
     "torch", "error", "started", "ended", "config", "cpus", "gpus",
+    *(f"cost.{name}" for name in COSTS),
 )  # fmt: skip
 
 
@@ -74,6 +79,7 @@ def _entry(
         "knocked": trial.condition.knocked,
         "filler": trial.condition.filler if trial.condition.modalities else "",
         "when": trial.condition.when,
+        "density": trial.condition.density,
         "model": type(trial.run.model).__name__,
         "epoch_cap": trial.run.train.epochs,
         "config": trial.to_json(),
@@ -94,6 +100,7 @@ def _entry(
     if row.state in ("done", "stopped"):
         entry |= {f"valid.{k}": v for k, v in attributes.get("valid", {}).items()}
         entry |= {f"measure.{k}": v for k, v in attributes.get("measures", {}).items()}
+        entry |= {f"cost.{k}": v for k, v in attributes.get("cost", {}).items()}
     return entry
 
 

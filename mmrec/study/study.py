@@ -1,7 +1,7 @@
 """A study: a question, the factors it turns, the claims it tests, and the trials that follow."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,10 @@ from mmrec.training import RunConfig
 
 ARM = "arm"
 """The level by which a cell's arm goes; a knob's level goes by its dotted path."""
+CONDITION = "condition"
+"""Stands among the paths of a sweep for the study's conditions."""
+FULL = "full"
+"""The grid of everything with everything, in a study whose default grid goes by sweeps."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,18 @@ class Study:
 
     Raises:
         KeyError, ValueError: a factor's path, one of its levels, an end of its range or a
-            reference does not fit the base config; so a bad grid fails when the script is read,
-            not at trial 37 of 200.
+            reference does not fit the base config, or a sweep names what is no factor; so a bad
+            grid fails when the script is read, not at trial 37 of 200.
     """
 
     name: str
     question: str
     base: RunConfig
     factors: tuple[Factor, ...] = ()
+    sweeps: tuple[tuple[str, ...], ...] = ()
+    """Groups of factors' paths, each group turned by itself: all combinations of its levels, with
+    every other factor where the base (or the arm) has it, and under the first condition unless the
+    word `condition` is in the group. Empty: everything with everything."""
     claims: tuple[Claim, ...] = ()
     arms: Mapping[str, RunConfig] = field(default_factory=dict)
     """What stands beside each other in place of one base, by label, such as models; every factor
@@ -152,13 +160,22 @@ class Study:
                     override(base, {factor.path: value})
             for point in self.references.values():
                 override(base, point)
+        known = (*(factor.path for factor in self.factors), CONDITION)
+        for group in self.sweeps:
+            for path in group:
+                if path not in known:
+                    raise ValueError(
+                        f"study {self.name!r}: sweep {group} names {path!r}, which is no factor;"
+                        f" there are: {', '.join(known)}"
+                    )
         if self.smoke:
             replace(self, smoke={}).set(self.smoke)
 
     @property
     def grid_names(self) -> tuple[str, ...]:
-        """`default` and every other grid that a factor names."""
-        return ("default", *sorted({name for factor in self.factors for name in factor.grids}))
+        """`default`, every other grid that a factor names, and `full` beside sweeps."""
+        named = {name for factor in self.factors for name in factor.grids}
+        return ("default", *sorted(named | {FULL} if self.sweeps else named))
 
     def on(self, asked: Asked) -> "Study":
         """The study with the base that it declares for a dataset, in the shape asked for."""
@@ -167,6 +184,9 @@ class Study:
 
     def set(self, changes: Mapping[str, Any]) -> "Study":
         """A copy with base values replaced; a factor takes a level or a list of levels.
+
+        The base then has the first level, but with sweeps (whose cells show it) it keeps its value
+        if that is one of the new levels.
 
         Arms and controls take every change but those of model knobs that they do not have. What is
         set is no longer tuned.
@@ -203,25 +223,45 @@ class Study:
         factors = tuple(
             replace(f, levels=levels, grids={}) if f.path == path else f for f in self.factors
         )
-        base = override(self.base, {path: levels[0]})
-        return replace(self, factors=factors, base=base)
+        if not self.sweeps:
+            return replace(self, factors=factors, base=override(self.base, {path: levels[0]}))
+        base, *runs = (
+            run if get(run, path) in levels else override(run, {path: levels[0]})
+            for run in (self.base, *self.arms.values())
+        )
+        arms = dict(zip(self.arms, runs, strict=True))
+        return replace(self, factors=factors, base=base, arms=arms)
 
     def cells(self, grid: str = "default") -> list[Cell]:
         """Every combination of levels under every condition, and the controls; each once.
+
+        With sweeps, the combinations within each of them; only in the grid `full` all there are.
 
         Raises:
             KeyError: no factor names the grid.
         """
         if grid not in self.grid_names:
             raise KeyError(f"no grid {grid!r}; there are: {', '.join(self.grid_names)}")
-        levels = [factor.levels_of(grid) for factor in self.factors]
         cells = {}
-        for arm, *values in itertools.product(self.arms or ("",), *levels):
-            point = {f.path: v for f, v in zip(self.factors, values, strict=True)}
-            for condition in self.conditions:
+        for arm in self.arms or ("",):
+            for point, condition in self._points(arm, grid):
                 cell = self.cell(point, condition, arm=arm)
                 cells.setdefault((*cell.levels.values(), condition), cell)
         return [*cells.values(), *self.control_cells()]
+
+    def _points(self, arm: str, grid: str) -> Iterator[tuple[dict[str, Any], Condition]]:
+        """What a grid turns in an arm, sweep by sweep; a point met by several comes each time."""
+        paths = [factor.path for factor in self.factors]
+        swept = self.sweeps and grid != FULL
+        base = self.arms[arm] if arm else self.base
+        for group in self.sweeps if swept else ((*paths, CONDITION),):
+            levels = [
+                factor.levels_of(grid) if factor.path in group else (get(base, factor.path),)
+                for factor in self.factors
+            ]
+            conditions = self.conditions if CONDITION in group else self.conditions[:1]
+            for *values, condition in itertools.product(*levels, conditions):
+                yield dict(zip(paths, values, strict=True)), condition
 
     def cell(
         self,

@@ -24,6 +24,8 @@ _TRIALS = (
     "hash", "cell", "label", "phase", "attempt", "state", "condition", "model", "host", "device",
     "error", "config", "started", "ended",
 )  # fmt: skip
+_FOUND = ("valid", "test", "measure", "cost")
+"""What columns of results begin with, before the first dot; the other dotted ones are factors."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class StudyTables:
     """One row a planned or run trial, its latest attempt.
 
     Columns: those in `_TRIALS` and `_NUMBERS`; factors by dotted path (`model.alpha`);
-    `valid.<metric>`; `test.<metric>` (NaN unless the state is done); `measure.<name>`. `started`
-    and `ended` are seconds since 1970 here, whatever kind of time or text they were given as.
+    `valid.<metric>`; `test.<metric>` (NaN unless the state is done); `measure.<name>`;
+    `cost.<name>`. `started` and `ended` are seconds since 1970 here, whatever kind of time or text
+    they were given as.
     """
     epochs: pd.DataFrame
     """Learning curves: `hash`, `epoch`, `seconds`, `loss.<term>`, `valid.<objective>`."""
@@ -134,7 +137,7 @@ class StudyTables:
         rows = self.trials[~self.trials["phase"].isin(("control", "tune"))]
         levels: dict[str, list[Any]] = {}
         for name in map(str, self.trials.columns):
-            if "." in name and name.split(".")[0] not in ("valid", "test", "measure"):
+            if "." in name and name.split(".")[0] not in _FOUND:
                 values = rows[name].dropna().unique().tolist()
                 levels[name] = sorted(values, key=lambda v: (isinstance(v, str), v))
         return levels
@@ -167,7 +170,7 @@ def _known(values: pd.Series, allowed: tuple[str, ...], what: str) -> None:
 
 def _typed(trials: pd.DataFrame) -> pd.DataFrame:
     """A copy whose numbers are floats (seeds: integers) and whose times seconds since 1970."""
-    scores = [c for c in trials if str(c).split(".")[0] in ("valid", "test", "measure")]
+    scores = [c for c in trials if str(c).split(".")[0] in _FOUND]
     typed = {str(c): trials[c].astype(float) for c in [*_NUMBERS, *scores]}
     typed["seed"] = trials["seed"].astype(int)
     for name in map(str, trials.columns):

@@ -108,6 +108,7 @@ def begin(trial: Trial, data: Dataset, protocol: Protocol, device: str = "cpu") 
         protocol=protocol,
         device=device,
         evaluate_on=replaced if only_ranked else None,
+        baseline=data,
     )
 
 

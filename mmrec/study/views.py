@@ -4,7 +4,7 @@ A study that declares no views gets those that its factors suggest (`default_vie
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -52,6 +52,34 @@ class CellForest:
     """Every cell's mean and interval, best first by validation; for conditions and models."""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The test objective, or another column, against a factor, all else at the base's levels.
+
+    Cells off the base in a factor that is neither `x`, `by` nor in `where` are left out, so that
+    the sweep of one factor does not enter the curve of another.
+    """
+
+    x: str
+    """A dotted path, `arm` or `condition`."""
+    by: str = ""
+    """One line a level of it: a dotted path, `arm` or `condition`; empty: one line."""
+    column: str = ""
+    """Such as `measure.semantic_cosine` or `cost.peak_mib`; empty: the test objective."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Levels of further columns, as in `mmrec.study.claims.Where`, instead of the base's."""
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Every cell's test objective against its cost, and the cells that no other one dominates."""
+
+    cost: str = "cost.epoch_seconds"
+    by: str = ""
+    """Colours the cells: a dotted path, `arm` or `condition`. Cells of different conditions do
+    different tasks: unless it is `condition`, which gives each a front, only the base's count."""
+
+
 # --- studies with arms, under conditions; `against` is the name of the condition compared with
 
 
@@ -86,7 +114,7 @@ class FillerSensitivity:
 
 @dataclass(frozen=True)
 class Strata:
-    """Who is hit: items by popularity and users by the length of their history, in thirds."""
+    """Who is hit, in thirds: items by popularity, users by length of history and by interests."""
 
     against: str = "baseline"
     control: str = "LightGCN"
@@ -120,7 +148,9 @@ class Clouds:
 
 
 ArmView = Verdicts | ConditionForest | ConditionMap | FillerSensitivity | Strata | Gates | Published
-View = HeatMap | RatioCurve | MainEffects | Measures | CellForest | Tuning | Clouds | ArmView
+SweepView = Curve | Pareto
+FactorView = HeatMap | RatioCurve | MainEffects | Measures | CellForest
+View = FactorView | SweepView | Tuning | Clouds | ArmView
 
 ARM_VIEWS: tuple[ArmView, ...] = (
     Verdicts(),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mmrec.config import get
 from mmrec.data.conditions import apply
 from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.sources import load
@@ -15,7 +16,7 @@ from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
 from mmrec.study.provenance import command_line, git_state, hardware, now, versions
 from mmrec.study.ranges import Range
 from mmrec.study.store import Folder
-from mmrec.study.study import Asked, Cell, Planned, Study
+from mmrec.study.study import FULL, Asked, Cell, Planned, Study
 from mmrec.study.trials import Setting, begin
 
 
@@ -170,6 +171,8 @@ class Job:
             "seeds": list(self.seeds),
             "arms": [*study.arms, *study.controls],
             "groups": dict(study.groups),
+            "base": _base_levels(study),
+            "sweeps": [] if self.options.grid == FULL else [list(g) for g in study.sweeps],
             "choices": {name: list(words) for name, words in self.options.choices.items()},
             "dense_modalities": list(dense_modalities(data)),
             "tune": study.tuning.trials if study.tuning else 0,
@@ -265,6 +268,14 @@ def as_asked(study: Study, options: Options, modalities: tuple[str, ...]) -> Stu
     if seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {seeds}")
     return replace(study, seeds=seeds)
+
+
+def _base_levels(study: Study) -> dict[str, Any]:
+    """Dotted path of each factor -> its level in the base: in the first arm, if there are any."""
+    base = next(iter(study.arms.values()), study.base)
+    levels = {factor.path: get(base, factor.path) for factor in study.factors}
+    plain = bool | int | float | str | None
+    return {path: v if isinstance(v, plain) else str(v) for path, v in levels.items()}
 
 
 def _shape(feature: Any) -> str:

@@ -255,7 +255,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result's numbers as the ledger keeps them."""
     names = ("best_epoch", "seconds", "host", "hardware", "device", "threads", "torch")
     facts = {name: to_plain(result[name]) for name in names if name in result}
-    facts |= {name: dict(result[name]) for name in ("valid", "measures") if name in result}
+    pairs = ("valid", "cost", "measures")
+    facts |= {name: dict(result[name]) for name in pairs if name in result}
     if "epoch" in result:
         facts["epochs"] = result["epoch"]
     return facts

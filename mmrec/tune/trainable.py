@@ -19,6 +19,7 @@ from ray import tune
 from mmrec.data.dataset import Dataset
 from mmrec.evaluation import PROTOCOLS
 from mmrec.study import clouds, seal
+from mmrec.study.costs import MemoryMeter, costs_of
 from mmrec.study.provenance import hardware
 from mmrec.study.store import Folder
 from mmrec.study.trials import Trial, begin
@@ -60,6 +61,8 @@ class TrialTrainable(tune.Trainable):
         self.trial = Trial.from_json(config["trial"])
         self.parent: str = config["parent"]
         self.given_seconds = 0.0
+        self.given = False
+        """Whether it loaded what its parent trained."""
         self.run: Run | None = None
         self.reports: Iterator[EpochReport] = iter(())
         self.saved_epoch = 0
@@ -86,6 +89,8 @@ class TrialTrainable(tune.Trainable):
             self._checkpoint_if_due(run)
             if time.monotonic() - start >= self.shared.report_seconds:
                 break
+        # Before the end is scored: that is the same work for every model, and no part of training.
+        costs = costs_of(run, self.memory.peak_mib(), given=self.given)
         last = run.reports[-1]
         valid = self._valid(run)
         result = {
@@ -96,6 +101,7 @@ class TrialTrainable(tune.Trainable):
             "best": valid[run.cfg.objective],
             # Pairs, since Tune spreads nested dicts over names of its own.
             "valid": list(valid.items()),
+            "cost": list(costs.items()),
             "seconds": sum(report.seconds for report in run.reports) - self.given_seconds,
             "finished": run.finished,
             **self._where(),
@@ -106,10 +112,12 @@ class TrialTrainable(tune.Trainable):
 
     def _begin(self) -> Run:
         shared = self.shared
+        self.memory = MemoryMeter(shared.device)
         run = begin(self.trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
         state = self._state_of(self.name)
         if state is None:
             state = self._final_state_of(self.parent)
+            self.given = state is not None
             self.given_seconds = sum(
                 report["seconds"] for report in (state or {}).get("reports", ())
             )

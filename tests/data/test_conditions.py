@@ -156,6 +156,14 @@ def test_a_second_condition_is_refused(data):
             "",
             "image<-vit,text<-tagtext",
         ),
+        ({"density": 0.25}, "density=0.25", "", ""),
+        ({"density": 0.5, **KNOCKOUT}, "density=0.5,image+text=noise", "image+text", ""),
+        (
+            {"density": 0.1, "swap": (("text", "tagtext"),), "seed": 1},
+            "density=0.1,text<-tagtext#1",
+            "",
+            "text<-tagtext",
+        ),
         (
             {**KNOCKOUT, "swap": (("sound", "vggish"),), "seed": 2},
             "sound<-vggish,image+text=noise#2",
@@ -179,6 +187,8 @@ def test_what_names_a_trial_does_not_grow_with_what_it_does_not_use():
         "filler": "noise",
     }
     assert changed(Condition(**KNOCKOUT, when="eval")) != changed(Condition(**KNOCKOUT))
+    assert changed(Condition(density=1.0)) == {"": "Condition"}
+    assert changed(Condition(density=0.5)) == {"": "Condition", "density": 0.5}
 
 
 def test_when_is_the_callers_business(data):
@@ -206,6 +216,13 @@ def test_the_order_of_modalities_does_not_make_another_condition():
         ({"modalities": ("a", "a"), "filler": "zero"}, "named more than once"),
         ({"when": "eval"}, "the baseline replaces nothing: it cannot do so at 'eval' only"),
         ({"modalities": ("a",), "filler": "zero", "when": "test"}, "'train.eval' or 'eval'"),
+        ({"density": 0.0}, "greater than 0"),
+        ({"density": 1.5}, "less than or equal to 1"),
+        ({"density": 0.5, "when": "eval"}, "a density of 0.5 is of what is trained on"),
+        (
+            {"density": 0.5, "modalities": ("a",), "filler": "zero", "when": "eval"},
+            "a density of 0.5 is of what is trained on",
+        ),
         ({"swap": (("a", "b"), ("a", "c"))}, "named more than once"),
         ({"swap": (("a", "a"),)}, r"swapped with themselves: \['a'\]"),
         (
@@ -259,6 +276,73 @@ def test_a_swap_with_what_is_not_there_or_not_dense_is_refused(tagged, pair, kin
         apply(Condition(swap=(pair,)), tagged)
 
 
+# --- density
+
+
+def as_set(pairs):
+    return set(map(tuple, pairs.tolist()))
+
+
+@pytest.mark.parametrize("density", [0.05, 0.25, 1 / 3, 0.5, 0.99])
+def test_a_density_keeps_each_users_share_rounded_up(data, density):
+    thinned = apply(Condition(density=density), data)
+    count_U, kept_U = (np.bincount(d.train[:, 0], minlength=60) for d in (data, thinned))
+    assert count_U.min() > 0
+    np.testing.assert_array_equal(kept_U, np.ceil(density * count_U))
+    # In the order that they had, and nothing else has changed.
+    still = [pair for pair in data.train.tolist() if tuple(pair) in as_set(thinned.train)]
+    assert thinned.train.tolist() == still
+    assert thinned.valid is data.valid
+    assert thinned.test is data.test
+    assert thinned.features == data.features
+    assert (thinned.num_users, thinned.num_items) == (60, 150)
+    assert thinned.condition == f"density={density}"
+    assert not thinned.train.flags.writeable
+
+
+def test_a_share_that_is_a_whole_number_is_not_rounded_up():
+    """0.07 of 100 is 7, though 0.07 * 100 is 7.000000000000001."""
+    train = np.array([[0, item] for item in range(100)] + [[1, 0]])
+    base = Dataset("long", 3, 102, train, np.array([[0, 100]]), np.array([[2, 101]]))
+    kept = apply(Condition(density=0.07), base).train
+    assert np.bincount(kept[:, 0], minlength=3).tolist() == [7, 1, 0]
+
+
+@given(
+    seed=st.integers(0, 20),
+    low=st.floats(0.01, 1, exclude_max=True),
+    high=st.floats(0.01, 1, exclude_max=True),
+)
+@settings(deadline=None, max_examples=20)
+def test_what_a_lower_density_keeps_a_higher_one_keeps(data, seed, low, high):
+    low, high = sorted((low, high))
+    few, many = (apply(Condition(density=d, seed=seed), data).train for d in (low, high))
+    assert as_set(few) <= as_set(many) <= as_set(data.train)
+
+
+def test_which_interactions_are_kept_follows_the_seed_and_not_the_company(data):
+    alone = apply(Condition(density=0.5), data)
+    mixed = apply(Condition(density=0.5, **KNOCKOUT), data)
+    np.testing.assert_array_equal(mixed.train, alone.train)
+    assert mixed.features["image"].arrays()["values"].tolist() == (
+        knocked(data, "noise", "text", "image").features["image"].arrays()["values"].tolist()
+    )
+    assert as_set(apply(Condition(density=0.5, seed=1), data).train) != as_set(alone.train)
+
+
+def test_every_interaction_of_a_user_is_kept_as_often():
+    """Under 400 seeds; each of 12 is kept in 3 of 12 on average."""
+    train = np.array([[0, item] for item in range(12)])
+    base = Dataset("one", 1, 14, train, np.array([[0, 12]]), np.array([[0, 13]]))
+    kept_I = sum(
+        np.bincount(apply(Condition(density=0.25, seed=seed), base).train[:, 1], minlength=12)
+        for seed in range(400)
+    )
+    assert np.sum(kept_I) == 1200
+    # Deviation of a count: sqrt(400 * 1/4 * 3/4) = 8.7.
+    assert np.abs(np.asarray(kept_I) - 100).max() < 35
+
+
 # --- what models make of it
 
 
@@ -279,16 +363,21 @@ USERS_OF_FEATURES = [
 
 @pytest.fixture(scope="module")
 def worlds():
-    """Both modalities all alike, and all zero, in a small dataset; some items lack the text."""
+    """Both modalities all alike, all zero, or as they are while most items lose all interactions.
+
+    It is a small dataset; some items lack the text.
+    """
     modalities = (Modality(name="text", width=6, missing=0.1), Modality(name="image", width=6))
     base = planted(Planted(users=20, items=30, interactions=200, modalities=modalities, factors=4))
-    return [knocked(base, filler, "image", "text") for filler in ("constant", "zero")]
+    thinned = apply(Condition(density=0.05), base)
+    assert len(np.unique(thinned.train[:, 1])) < 20
+    return [*(knocked(base, filler, "image", "text") for filler in ("constant", "zero")), thinned]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cfg", USERS_OF_FEATURES)
-def test_no_model_makes_nan_of_a_filler(worlds, cfg):
-    """In a step and an evaluation, though columns have deviation 0 and rows have length 0."""
+def test_no_model_makes_nan_of_a_condition(worlds, cfg):
+    """In a step and an evaluation, though columns have deviation 0, rows length 0 or degree 0."""
     train = TrainConfig(epochs=1, batch_size=1000)
     for data in worlds:
         run = Run(RunConfig(model=cfg, train=train), data, seed=0, protocol=PROTOCOLS["full"])

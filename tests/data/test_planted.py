@@ -1,10 +1,13 @@
 import dataclasses
 import time
+from itertools import combinations, product
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mmrec.data.dataset import Dense
+from mmrec.data.interests import diversity
 from mmrec.data.planted import BUILT_IN, Modality, Planted, noise_only, planted, planted_raw
 
 SMALL = Planted(users=60, items=120, interactions=1200)
@@ -202,8 +205,11 @@ def test_same_spec_same_bytes_and_the_seed_counts():
 
 def test_the_chunks_in_which_users_are_drawn_do_not_show(monkeypatch):
     whole = planted_raw(SMALL).pairs
+    diverse = dataclasses.replace(SMALL, second_taste=0.5)
+    second = planted_raw(diverse).pairs
     monkeypatch.setattr("mmrec.data.planted._CHUNK_CELLS", 7 * SMALL.items)
     np.testing.assert_array_equal(planted_raw(SMALL).pairs, whole)
+    np.testing.assert_array_equal(planted_raw(diverse).pairs, second)
 
 
 def test_digests_of_the_built_in_sets_stay():
@@ -214,7 +220,51 @@ def test_digests_of_the_built_in_sets_stay():
         "planted-noise": "6815ecad638c785e",
         "planted-text": "f677ee96ea1fe671",
         "planted-encoders": "4bc6c3fa84c658d6",
+        "planted-diverse": "14dc55ac6f0bc538",
     }
+
+
+def as_lists(raw):
+    return [raw.pairs[raw.pairs[:, 0] == user, 1].tolist() for user in range(raw.num_users)]
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_second_taste_takes_every_other_interaction_of_its_users_alone(share):
+    one = as_lists(planted_raw(SMALL))
+    both = as_lists(planted_raw(dataclasses.replace(SMALL, second_taste=share)))
+    assert [len(items) for items in both] == [len(items) for items in one]
+    assert all(len(set(items)) == len(items) for items in both)
+    changed = [user for user in range(60) if both[user] != one[user]]
+    assert len(changed) == 60 * share
+    for user in changed:
+        assert both[user][::2] == one[user][: (len(one[user]) + 1) // 2]
+
+
+def test_two_tastes_are_equally_strong_and_unrelated():
+    """Items of one are alike, those of the other as much, and one of each are two at random."""
+    text = (Modality(name="text", width=16, informativeness=1, noise=0),)
+    spec = Planted(users=300, items=400, interactions=9000, modalities=text, factors=6)
+    spec = dataclasses.replace(spec, second_taste=1.0)
+    alike_II = cosine(values(planted(spec), "text"))
+    means = []
+    for items in as_lists(planted_raw(spec)):
+        one, other = items[::2], items[1::2]
+        pairs = (list(combinations(one, 2)), list(combinations(other, 2)), product(one, other))
+        means.append([np.mean([alike_II[a, b] for a, b in some]) for some in pairs])
+    first, second, across = np.mean(means, axis=0)
+    assert first > 0.3
+    assert second == pytest.approx(first, rel=0.1)
+    assert abs(across) < 0.1 * first
+
+
+def test_users_of_two_tastes_have_more_diverse_interests_than_users_of_one():
+    spec = BUILT_IN["planted-diverse"]
+    data = planted(spec)
+    one = planted_raw(dataclasses.replace(spec, second_taste=0.0))
+    two = [a != b for a, b in zip(as_lists(planted_raw(spec)), as_lists(one), strict=True)]
+    assert sum(two) == 200
+    assert roc_auc_score(two, diversity(data)) > 0.8
+    assert np.isfinite(diversity(data)).all()
 
 
 def test_popularity_follows_the_power_law():

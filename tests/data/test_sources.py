@@ -121,7 +121,8 @@ def test_what_is_not_there_is_refused_with_what_was_looked_for(tmp_path, monkeyp
 
 def test_available_lists_what_is_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MMREC_DATA", raising=False)
-    built_in = ["planted", "planted-noise", "planted-text", "planted-encoders", "planted-1m"]
+    built_in = ["planted", "planted-noise", "planted-text", "planted-encoders"]
+    built_in += ["planted-diverse", "planted-1m"]
     assert list(available()) == built_in
     assert "pure noise" in available()["planted-noise"]
     (tmp_path / "lfm2k").mkdir()

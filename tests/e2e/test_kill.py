@@ -11,7 +11,7 @@ from tests.e2e.conftest import finish, kin, run_folder, start, trials, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-TIMES = {"started", "ended", "seconds", "host", "attempt"}
+TIMES = {"started", "ended", "seconds", "host", "attempt", "cost.epoch_seconds", "cost.peak_mib"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def undisturbed(tmp_path_factory) -> pd.DataFrame:
 
 
 def assert_same(table: pd.DataFrame, expected: pd.DataFrame) -> None:
-    """Equal to the last bit, but for time and place."""
+    """Equal to the last bit, but for time, memory and place."""
     columns = [c for c in expected if c not in TIMES]
     pd.testing.assert_frame_equal(
         table[columns].reset_index(drop=True),

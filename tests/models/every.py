@@ -7,8 +7,8 @@ from mmrec.config import override
 from mmrec.models import all_models
 from mmrec.models.base import ModelConfig
 
-SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8)}
-"""Widths that a model may have; all else stays at its defaults."""
+SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8), "reduction": 2}
+"""Widths that a model may have, and what divides a width; all else stays at its defaults."""
 
 
 def small(model: type[ModelConfig], variant: str = "") -> ModelConfig:

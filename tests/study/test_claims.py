@@ -10,6 +10,7 @@ from scipy import stats as sps
 
 from mmrec.study.claims import (
     Better,
+    Cheaper,
     Claim,
     ClaimData,
     Collapses,
@@ -17,6 +18,7 @@ from mmrec.study.claims import (
     MainlyThroughRatio,
     NoWorse,
     Where,
+    Worse,
     decide,
 )
 
@@ -188,6 +190,83 @@ def test_users_are_left_out_if_one_trial_kept_none():
     trials = study(ridge)
     got = SWEET.evaluate(data(trials, lambda name: None if name == "20-3" else np.ones(9)))
     assert math.isnan(got.user_low)
+
+
+# --- another column than the objective
+
+SIDES = Where({"model.alpha": ">0"}), Where({"model.alpha": 0})
+
+
+def costing(seconds, **shape):
+    """The study with a peak, whose cells take `seconds` by their cell's number, with noise."""
+    trials = study(peak, **shape)
+    noise = 0.01 * np.random.default_rng(7).normal(size=len(trials))
+    return trials.assign(**{"cost.epoch_seconds": trials["cell"].map(seconds).fillna(9.0) + noise})
+
+
+def test_a_column_is_compared_in_the_cells_that_validation_chose():
+    trials = study(peak)
+    rank = "measure.effective_rank"
+    trials.loc[trials["cell"] == "09", rank] += 5.0  # the best cell by validation
+    trials.loc[trials["cell"] == "00", rank] += 99.0
+    got = Better(*SIDES, column=rank).evaluate(data(trials, lambda _: np.ones(9)))
+    expected = sps.ttest_rel(scores(trials, "09", rank), scores(trials, "20", rank))
+    assert (got.verdict, got.unit) == ("supported", rank)
+    assert got.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert (got.low, got.high) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-9)
+    assert math.isnan(got.user_low)
+    assert Worse(*SIDES, column=rank).evaluate(data(trials)).verdict == "refuted"
+
+
+def test_the_objective_by_its_name_is_the_objective():
+    trials = data(study(peak), lambda _: np.ones(9))
+    assert Better(*SIDES, column="test.ndcg@10").evaluate(trials) == SWEET.evaluate(trials)
+
+
+def test_a_group_of_users_is_named_without_the_split():
+    trials = study(peak)
+    trials["test.ndcg@10:wide-interests"] = trials["test.ndcg@10"] / 2
+    got = Better(*SIDES, column="test.ndcg@10:wide-interests").evaluate(data(trials))
+    whole = SWEET.evaluate(data(trials))
+    assert (got.effect, got.unit) == (pytest.approx(whole.effect / 2), "ndcg@10:wide-interests")
+    assert got.p == pytest.approx(whole.p)
+
+
+def test_cheaper_is_a_lower_cost_of_the_chosen_cell():
+    trials = costing({"09": 2.0, "20": 3.0})
+    got = Cheaper(*SIDES).evaluate(data(trials))
+    column = "cost.epoch_seconds"
+    expected = sps.ttest_rel(scores(trials, "09", column), scores(trials, "20", column))
+    assert (got.verdict, got.unit) == ("supported", column)
+    assert got.effect == pytest.approx(-1.0, abs=0.02)
+    assert got.relative == pytest.approx(-1 / 3, abs=0.01)
+    assert (got.low, got.high) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-9)
+    assert Cheaper(*SIDES).evaluate(data(costing({"20": 2.0}))).verdict == "refuted"
+    same = Cheaper(*SIDES).evaluate(data(costing({}, seeds=10)))
+    assert same.verdict == "refuted"
+    assert "inside +-1% of the base" in same.detail
+
+
+def test_a_count_without_any_noise_is_told_apart():
+    trials = study(peak)
+    trials["cost.parameters"] = np.where(trials["cell"] == "09", 700, 1000)
+    got = Cheaper(*SIDES, column="cost.parameters").evaluate(data(trials))
+    assert (got.verdict, got.low, got.high, got.p) == ("supported", -300, -300, 0)
+
+
+def test_seeds_without_the_column_are_left_out_and_none_is_said():
+    trials = costing({"09": 2.0, "20": 3.0}, seeds=7)
+    trials.loc[trials["hash"].isin(["09-1", "20-4"]), "cost.epoch_seconds"] = math.nan
+    got = Cheaper(*SIDES).evaluate(data(trials))
+    assert (got.n, got.verdict) == (5, "supported")
+    assert "2 seeds are not in both" in got.detail
+    trials.loc[trials["cell"] == "20", "cost.epoch_seconds"] = math.nan
+    got = Cheaper(*SIDES).evaluate(data(trials))
+    assert (got.verdict, got.detail) == ("not tested", "cost.epoch_seconds was not measured: a=0")
+    absent = Cheaper(*SIDES, column="cost.peak_mib").evaluate(data(trials))
+    assert (absent.verdict, absent.detail) == (
+        "not tested", "the trials have no column 'cost.peak_mib'"
+    )  # fmt: skip
 
 
 # --- which cells

@@ -185,6 +185,24 @@ def test_every_planned_trial_is_in_the_table_whatever_became_of_it(open_ledger, 
         assert Trial.from_json(text) == p.trial
 
 
+def test_costs_are_numbers_and_no_factors_and_old_rows_have_none(open_ledger, folder):
+    ledger = open_ledger()
+    old, new, *_ = planned = plan()
+    folder.write("plan-grid.json", collect.plan_to_json(planned))
+    finish(ledger, old, 0.25)
+    costs = {"parameters": 40.0, "epoch_seconds": 0.5, "converged_epoch": 3.0}
+    row = ledger.begin(new, 1, SPANS)
+    ledger.finish(row, 0.5, {**facts(0.5), "cost": costs}, stopped=False)
+    write_files(folder, {old.hash: 0.75, new.hash: 0.75})
+    tables = conclude(ledger, folder)
+    trials = tables.trials.set_index("hash")
+    names = [f"cost.{name}" for name in (*costs, "peak_mib")]
+    assert all(pd.api.types.is_float_dtype(trials[name]) for name in names)
+    assert dict(trials[names].loc[new.hash].dropna()) == {f"cost.{k}": v for k, v in costs.items()}
+    assert trials[names].notna().sum().tolist() == [1, 1, 1, 0]
+    assert set(tables.factors()) == {ALPHA, DEPTH}
+
+
 def test_a_trial_counts_by_the_kind_in_which_it_came_to_its_end(open_ledger):
     ledger = open_ledger()
     one, two = searched(0.25), searched(0.5)

@@ -11,7 +11,7 @@ from mmrec.data.conditions import Condition
 from mmrec.models.bpr import BPR
 from mmrec.models.sibrar import SiBraR
 from mmrec.study.ranges import Range
-from mmrec.study.study import Asked, Factor, Study
+from mmrec.study.study import Asked, Cell, Factor, Study
 from mmrec.study.trials import Setting
 from mmrec.training import RunConfig, TrainConfig
 
@@ -176,6 +176,95 @@ def test_a_named_grid_changes_the_factors_that_know_it():
         wide.cells("papr")
 
 
+DIM = "model.dim"
+TURNED = (Factor(ALPHA, (0.0, 1e-3, 1e-2)), Factor(TAU, (0.1, 0.5)), Factor(DIM, (4, 8)))
+SWEPT = RunConfig(model=SiBraR(alpha=1e-3, tau=0.5, dim=8))
+
+
+def swept(**changes: Any) -> Study:
+    known = {"base": SWEPT, "factors": TURNED, "controls": {}, "sweeps": ((ALPHA, TAU), (DIM,))}
+    return study(**{**known, **changes})
+
+
+def points(cells: list[Cell]) -> list[tuple[Any, ...]]:
+    return [(*cell.levels.values(), cell.condition.name) for cell in cells]
+
+
+def test_a_sweep_turns_its_own_factors_and_leaves_the_others_at_the_base():
+    cells = swept().cells()
+    grid = [(a, t, 8) for a in (0.0, 1e-3, 1e-2) for t in (0.1, 0.5)]
+    # The second sweep's (0.001, 0.5, 8) is the base, which the first has met.
+    assert points(cells) == [(*p, "baseline") for p in [*grid, (1e-3, 0.5, 4)]]
+    for cell in cells:
+        assert tuple(get(cell.run, path) for path in cell.levels) == tuple(cell.levels.values())
+    assert cells[-1].label == "alpha=0.001 tau=0.5 dim=4"
+
+
+def test_the_full_grid_is_everything_with_everything():
+    both = swept(conditions=(Condition(), KNOCKOUT))
+    assert both.grid_names == ("default", "full")
+    assert study().grid_names == ("default",)
+    unswept = dataclasses.replace(both, sweeps=())
+    assert both.cells("full") == unswept.cells()
+    assert set(hashes(both)) < set(hashes(both, grid="full"))
+
+
+def test_a_sweep_meets_other_conditions_only_where_it_says_so():
+    both = swept(sweeps=((ALPHA,), (DIM, "condition")), conditions=(Condition(), KNOCKOUT))
+    assert points(both.cells()) == [
+        (0.0, 0.5, 8, "baseline"),
+        (1e-3, 0.5, 8, "baseline"),
+        (1e-2, 0.5, 8, "baseline"),
+        (1e-3, 0.5, 4, "baseline"),
+        (1e-3, 0.5, 4, "text=shuffle"),
+        (1e-3, 0.5, 8, "text=shuffle"),
+    ]
+
+
+def test_sweeps_run_in_every_arm_from_where_the_arm_is():
+    arms = {dim: RunConfig(model=SiBraR(dim=int(dim), alpha=0.5)) for dim in ("4", "16")}
+    cells = swept(arms=arms, sweeps=((ALPHA,),)).cells()
+    tau = SiBraR().tau
+    assert points(cells) == [
+        (arm, alpha, tau, int(arm), "baseline") for arm in arms for alpha in (0.0, 1e-3, 1e-2)
+    ]
+
+
+def test_sweeps_know_named_grids_and_what_gives_the_same_numbers():
+    factors = (Factor(ALPHA, (0.0,), grids={"paper": (0.0, 1.0)}), *TURNED[1:])
+
+    def same(point):
+        return {**point, TAU: 0.1} if point[ALPHA] == 0 else point
+
+    wide = swept(factors=factors, same=same, sweeps=((ALPHA, TAU),))
+    assert wide.grid_names == ("default", "full", "paper")
+    assert points(wide.cells()) == [(0.0, 0.1, 8, "baseline")]
+    assert points(wide.cells("paper")) == [
+        (0.0, 0.1, 8, "baseline"),
+        (1.0, 0.1, 8, "baseline"),
+        (1.0, 0.5, 8, "baseline"),
+    ]
+
+
+def test_new_levels_of_a_sweep_keep_the_bases_value_if_it_is_among_them():
+    kept, moved = (swept().set({DIM: levels}) for levels in ([4, 8, 16], [2, 4]))
+    assert (get(kept.base, DIM), get(moved.base, DIM)) == (8, 2)
+    assert {cell.levels[DIM] for cell in kept.cells()} == {4, 8, 16}
+    assert [cell.levels[DIM] for cell in moved.cells()] == [2] * 6 + [4]
+    armed = swept(arms={"a": SWEPT, "b": RunConfig(model=SiBraR(dim=4))}).set({DIM: [2, 4]})
+    assert [get(run, DIM) for run in armed.arms.values()] == [2, 4]
+
+
+def test_smoke_shrinks_sweeps_too():
+    smoke = {ALPHA: [0.0, 1e-3], TAU: [0.1], "train.epochs": 3}
+    shrunken = swept(smoke=smoke).set(smoke)
+    assert points(shrunken.cells()) == [
+        (0.0, 0.1, 8, "baseline"),
+        (1e-3, 0.1, 8, "baseline"),
+        (1e-3, 0.1, 4, "baseline"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -191,6 +280,7 @@ def test_a_named_grid_changes_the_factors_that_know_it():
         ({"smoke": {ALPHA: []}}, "at least one level"),
         ({"references": {"none": {"model.alhpa": 0.0}}}, "did you mean 'alpha'"),
         ({"references": {"none": {ALPHA: -1.0}}}, "greater than or equal to 0"),
+        ({"sweeps": ((ALPHA,), (TAU, LR))}, r"names 'train.lr', which is no factor; there are"),
     ],
 )
 def test_what_does_not_fit_is_refused_when_the_study_is_declared(change, message):

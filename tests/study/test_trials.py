@@ -7,16 +7,21 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+import torch
 
 from mmrec import training
 from mmrec.config import override
 from mmrec.data.conditions import Condition
+from mmrec.data.planted import Planted, planted
+from mmrec.evaluation import PROTOCOLS
 from mmrec.models import all_models
 from mmrec.models.base import ModelConfig
 from mmrec.models.bpr import BPR
+from mmrec.models.itemknn import ItemKNN
 from mmrec.models.sibrar import SiBraR
-from mmrec.study.trials import Setting, Trial, describe
+from mmrec.study.trials import Setting, Trial, begin, describe
 from mmrec.training import RunConfig, TrainConfig
 
 SETTING = Setting(data="00ff", split="random", protocol="full", device="cpu")
@@ -34,7 +39,7 @@ def other_values(kind: Any, value: Any) -> Iterator[Any]:
         yield from (None for part in parts if part is types.NoneType and value is not None)
         for part in parts:
             if part is not types.NoneType:
-                least = part(1) if value is None and part in (int, float) else value
+                least = part(1) if value is None and part in (bool, int, float) else value
                 yield from other_values(part, least)
     elif isinstance(value, int):
         yield value + 1
@@ -164,6 +169,23 @@ def test_a_trial_of_another_version_is_refused_by_name(run, error, message):
     text = json.dumps({"run": run, "condition": {"": "Condition"}, "seed": 0})
     with pytest.raises(error, match=message):
         Trial.from_json(text)
+
+
+@pytest.mark.parametrize("model", [BPR(dim=4), ItemKNN()], ids=["trained", "closed"])
+def test_a_density_thins_what_is_trained_on_and_not_who_is_ranked_how(model):
+    data = planted(Planted(users=20, items=40, interactions=300))
+    runs = [
+        begin(Trial(RunConfig(model=model), condition), data, PROTOCOLS["full"])
+        for condition in (Condition(), Condition(density=0.25))
+    ]
+    whole, thin = runs
+    assert 0 < len(thin.data.train) < 0.35 * len(whole.data.train)
+    scorer = whole.model.eval()
+    lists = [run.valid.top(scorer, 40) for run in runs]
+    assert torch.equal(*lists)
+    # Longest lists: all items but those that the user has in the baseline's training part.
+    seen = np.bincount(data.train[:, 0], minlength=20)[whole.valid.users]
+    assert (lists[1] >= 0).sum(1).tolist() == (40 - seen).tolist()
 
 
 def test_labels_tell_levels_apart():

@@ -1,0 +1,116 @@
+"""What a trial costs: numbers that it trains, time an epoch, memory, epochs until it is good.
+
+Memory is that of the process that trains, which lives on from trial to trial: so the peak is set
+back at a trial's start, and what counts is by how much the process grows.
+"""
+
+import ctypes
+import functools
+import gc
+import math
+from pathlib import Path
+
+import torch
+
+from mmrec.training import Run
+
+COSTS = ("parameters", "epoch_seconds", "peak_mib", "converged_epoch")
+"""The columns `cost.<name>` of a trial table, in order."""
+
+CONVERGED = 0.99
+"""A trial has converged at the first epoch that reaches this share of its best objective."""
+
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): the peak resident set becomes the current one
+
+
+class MemoryMeter:
+    """By how much a trial grows the memory that is in use, at its peak; built before the trial.
+
+    On a GPU it is torch's own count of its tensors there. On a CPU it is the resident memory of
+    the process as Linux counts it, without pages of files and shared memory: a worker's first
+    trial meets the dataset and the libraries' code, and must not be charged for them.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        _load_what_training_needs()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.start = torch.cuda.memory_allocated(self.device)
+        else:
+            _give_back_freed_memory()
+            self.pages = _pages() if _reset_peak() else None
+
+    def peak_mib(self) -> float:
+        """MiB (2**20 bytes) from the start to the peak since; nan where it cannot be known."""
+        if self.device.type == "cuda":
+            return (torch.cuda.max_memory_allocated(self.device) - self.start) / 2**20
+        now = _pages()
+        if self.pages is None or now is None:
+            return math.nan
+        shared = max(0, _shared(now) - _shared(self.pages))
+        return max(0, now["VmHWM"] - self.pages["VmRSS"] - shared) / 2**10
+
+
+def costs_of(run: Run, peak_mib: float, *, given: bool) -> dict[str, float]:
+    """What a run has cost so far, by the names in `COSTS`; what is not known is left out.
+
+    Args:
+        run: after an evaluation.
+        peak_mib: of training and validation, see `MemoryMeter`.
+        given: whether it was trained elsewhere and only loaded, so that it took no time and memory
+            of its own.
+    """
+    objective = run.cfg.objective
+    good = CONVERGED * run.best_value
+    costs = {
+        "parameters": float(sum(p.numel() for p in run.model.parameters() if p.requires_grad)),
+        "epoch_seconds": sum(report.seconds for report in run.reports) / run.epoch,
+        "peak_mib": peak_mib,
+        "converged_epoch": float(next(r.epoch for r in run.reports if r.valid[objective] >= good)),
+    }
+    if given:
+        del costs["epoch_seconds"], costs["peak_mib"]
+    # A nan is no JSON, which is how a ledger keeps these.
+    return {name: value for name, value in costs.items() if not math.isnan(value)}
+
+
+@functools.cache
+def _load_what_training_needs() -> None:
+    """Torch imports 70 MiB of Python with its first optimiser; no trial is charged for it."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([weight], fused=True)
+    weight.sum().backward()
+    optimizer.step()
+
+
+def _give_back_freed_memory() -> None:
+    """What earlier trials freed would otherwise take the place of this one's growth."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _reset_peak() -> bool:
+    """Whether the system lets a process set back its peak: Linux does, some containers do not."""
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def _pages() -> dict[str, int] | None:
+    """KiB of resident memory by kind, and at its peak; None where the system does not say."""
+    if not _STATUS.exists():
+        return None
+    lines = (line.split() for line in _STATUS.read_text().splitlines())
+    found = {words[0].rstrip(":"): int(words[1]) for words in lines if words[2:] == ["kB"]}
+    needed = ("VmHWM", "VmRSS", "RssFile", "RssShmem")
+    return found if all(name in found for name in needed) else None
+
+
+def _shared(pages: dict[str, int]) -> int:
+    return pages["RssFile"] + pages["RssShmem"]
