@@ -34,7 +34,7 @@ BASE = RunConfig(
     model=CRANE(dim=32, depth=3, item_layers=1, dropout=0.5, train_features=False),
     train=TrainConfig(epochs=30, patience=5, lr=5e-3, batch_size=1024),
 )
-LFM2K = override(BASE, {"train.batch_size": 4096, "train.epochs": 40})
+LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 AT_BASE = {DEPTH: 3, II: 1, DROPOUT: 0.5, BETA: 0.01}
 
 

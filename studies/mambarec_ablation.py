@@ -44,7 +44,7 @@ BASE = RunConfig(
     model=MambaRec(dim=32, ui_layers=2, train_features=False),
     train=TrainConfig(epochs=30, patience=5, lr=5e-3, lr_decay=0.96, batch_size=1024),
 )
-LFM2K = override(BASE, {"train.lr": 3e-3, "train.epochs": 40, "train.batch_size": 2048})
+LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 
 def shape(study: Study, asked: Asked) -> Study:

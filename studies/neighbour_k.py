@@ -15,14 +15,14 @@ from mmrec.study.claims import Claim, Where, Worse
 from mmrec.study.shapes import BestLevel
 from mmrec.study.study import Asked, Choice, Factor, Study
 from mmrec.study.tuning import Tuning
-from mmrec.study.views import CellForest, Curve
+from mmrec.study.views import CellForest, Curve, Verdicts
 from mmrec.training import TrainConfig
 
 K = "model.knn_k"
 MODELS = ("CRANE", "FREEDOM", "LATTICE", "MGCN")
 PAPER = "Dai et al., arXiv 2601.11151, sensitivity analysis: Recall@20 over k, of CRANE"
 TRAIN = TrainConfig(epochs=40, patience=5, lr=5e-3, batch_size=1024)
-TRAINS = {"lfm2k": TrainConfig(epochs=50, patience=5, lr=3e-3, batch_size=2048)}
+TRAINS = {"lfm2k": TrainConfig(epochs=50, patience=5, lr=5e-3, batch_size=4096)}
 MODALITIES = {"lfm2k": ("text", "vggish")}
 """Dataset -> the modalities of the study, where it has more than these."""
 
@@ -33,7 +33,6 @@ def shape(study: Study, asked: Asked) -> Study:
         "modalities": MODALITIES.get(asked.dataset, asked.modalities),
         "train_features": False,
         "dim": 32,
-        "reading": "features",
     }
     train = TRAINS.get(asked.dataset, TRAIN)
     arms = {name: arm(name, train, knobs) for name in asked.choices["models"]}
@@ -59,7 +58,12 @@ STUDY = Study(
     tuning=Tuning(trials=6),
     choices=(Choice("models", "the models", MODELS, MODELS),),
     seeds=5,
-    views=(Curve(K, by="arm"), Curve(K, by="arm", column="cost.epoch_seconds"), CellForest()),
+    views=(
+        Verdicts(),
+        Curve(K, by="arm"),
+        Curve(K, by="arm", column="cost.epoch_seconds"),
+        CellForest(),
+    ),
     smoke={K: [10, 20], "train.epochs": 3},
 )
 

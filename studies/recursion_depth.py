@@ -3,64 +3,80 @@
 Dai et al. (arXiv 2601.11151) recurse three times and say that ranking rises up to there and falls
 beyond four; that two user-item layers are best, and that a second item-item layer smooths too much.
 The paper's equations leave open between what the correlations are, and its released code has no
-recursion at all: here both readings run side by side, and smoothing is measured, not inferred.
+recursion at all: here both readings run side by side, each with its own settings tuned alike at
+R = 3, and smoothing is measured, not inferred.
 """
 
 import sys
+from dataclasses import replace
 
 from mmrec.cli import main
 from mmrec.config import override
 from mmrec.models.crane import CRANE
-from mmrec.study.claims import Better, Claim, Where, Worse
+from mmrec.study.claims import Better, Claim, ClaimTest, Where, Worse
 from mmrec.study.shapes import BestLevel, Declines, Rises
-from mmrec.study.study import Factor, Study
-from mmrec.study.views import Curve
+from mmrec.study.study import Asked, Choice, Factor, Study
+from mmrec.study.tuning import Tuning
+from mmrec.study.views import Curve, Verdicts
 from mmrec.training import RunConfig, TrainConfig
 
-DEPTH, READING = "model.depth", "model.reading"
-UI, II = "model.ui_layers", "model.item_layers"
+DEPTH, UI, II = "model.depth", "model.ui_layers", "model.item_layers"
 PAPER = "Dai et al., arXiv 2601.11151, sensitivity analysis: Recall@20 over R"
+CONCATENATION = "Dai et al., arXiv 2601.11151, section 4.6"
+REFINEMENT = "Dai et al., arXiv 2601.11151, failure signatures: over-refinement"
 LAYERS = "Dai et al., arXiv 2601.11151, settings: two user-item layers, one item-item layer"
 COSINE, ENERGY = "measure.semantic_cosine", "measure.dirichlet"
-READINGS = {"nodes": "node by node", "features": "feature by feature"}
+READINGS = ("nodes", "features")
+MODALITIES = {"lfm2k": ("text", "vggish")}
+"""Dataset -> the modalities of the study, where it has more than these."""
 
 BASE = RunConfig(
     model=CRANE(dim=32, depth=3, ui_layers=2, item_layers=1, train_features=False),
     train=TrainConfig(epochs=30, patience=5, lr=5e-3, batch_size=1024),
 )
-LFM2K = override(
-    BASE,
-    {
-        "model.modalities": ("text", "vggish"),
-        "train.epochs": 40,
-        "train.batch_size": 4096,
-    },
-)
+LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 
-def depth_claims(reading: str) -> tuple[Claim, ...]:
-    """What the paper says of the depth, for one reading of its correlations."""
-    line = Where({READING: reading, UI: 2, II: 1})
-    deep, flat = (Where({**line.conditions, DEPTH: depth}) for depth in (3, 0))
-    how = READINGS[reading]
+def shape(study: Study, asked: Asked) -> Study:
+    """An arm for each reading, with this dataset's modalities."""
+    modalities = MODALITIES.get(asked.dataset, asked.modalities)
+    base = override(study.base, {"model.modalities": modalities})
+    readings = asked.choices["readings"]
+    arms = {reading: override(base, {"model.reading": reading}) for reading in readings}
+    claims = tuple(claim for reading in readings for claim in claims_of(reading))
+    return replace(study, base=base, arms=arms, claims=claims)
+
+
+def claims_of(reading: str) -> tuple[Claim, ...]:
+    """What the paper says of R and of the layers, for one reading of its correlations."""
+
+    def claim(words: str, source: str, test: ClaimTest) -> Claim:
+        return Claim(f"Correlating {reading}: {words}", source, test, words, reading)
+
+    base = {"arm": reading, DEPTH: 3, UI: 2, II: 1}
+    over_depth = Where({"arm": reading, UI: 2, II: 1})
+    over_layers = Where({"arm": reading, DEPTH: 3, II: 1})
+    whole, flat = Where(base), Where({**base, DEPTH: 0})
+    twice = Where({**base, II: 2})
     return (
-        Claim(f"Correlating {how}, ranking rises up to R = 3", PAPER, Rises(DEPTH, 3, line)),
-        Claim(f"Correlating {how}, it falls beyond R = 4", PAPER, Declines(DEPTH, 4, line)),
-        Claim(f"Correlating {how}, R = 3 is best", PAPER, BestLevel(DEPTH, 3, line)),
-        Claim(
-            f"Correlating {how}, R = 3 ranks better than plain concatenation",
-            "Dai et al., arXiv 2601.11151, section 4.6",
-            Better(deep, than=flat),
+        claim("ranking rises up to R = 3", PAPER, Rises(DEPTH, 3, over_depth)),
+        claim("ranking falls beyond R = 4", PAPER, Declines(DEPTH, 4, over_depth)),
+        claim("R = 3 is best", PAPER, BestLevel(DEPTH, 3, over_depth)),
+        claim("R = 3 beats plain concatenation", CONCATENATION, Better(whole, than=flat)),
+        claim(
+            "recursion makes semantic embeddings alike",
+            REFINEMENT,
+            Rises(DEPTH, 5, over_depth, column=COSINE),
         ),
-        Claim(
-            f"Correlating {how}, deeper recursion makes semantic embeddings alike",
-            "Dai et al., arXiv 2601.11151, failure signatures: over-refinement",
-            Rises(DEPTH, 5, line, column=COSINE),
+        claim("two user-item layers are best", LAYERS, BestLevel(UI, 2, over_layers)),
+        claim("a second item-item layer ranks worse", LAYERS, Worse(twice, than=whole)),
+        claim(
+            "a second item-item layer smooths embeddings",
+            LAYERS + " (over-smoothing)",
+            Worse(twice, than=whole, column=ENERGY),
         ),
     )
 
-
-ONE_LAYER, TWO_LAYERS = (Where({READING: "nodes", DEPTH: 3, UI: 2, II: n}) for n in (1, 2))
 
 STUDY = Study(
     name="recursion_depth",
@@ -69,37 +85,25 @@ STUDY = Study(
     bases={"lfm2k": LFM2K},
     factors=(
         Factor(DEPTH, levels=(0, 1, 2, 3, 4, 5)),
-        Factor(READING, levels=("nodes", "features")),
         Factor(UI, levels=(1, 2, 3)),
         Factor(II, levels=(1, 2)),
     ),
-    sweeps=((DEPTH, READING), (UI,), (II,)),
+    sweeps=((DEPTH,), (UI,), (II,)),
+    shape=shape,
+    tuning=Tuning(trials=6),
+    choices=(Choice("readings", "what CRANE correlates", READINGS, READINGS),),
     seeds=5,
-    claims=(
-        *depth_claims("nodes"),
-        *depth_claims("features"),
-        Claim(
-            "Two user-item layers are best",
-            LAYERS,
-            BestLevel(UI, 2, Where({READING: "nodes", DEPTH: 3, II: 1})),
-        ),
-        Claim("A second item-item layer ranks worse", LAYERS, Worse(TWO_LAYERS, than=ONE_LAYER)),
-        Claim(
-            "A second item-item layer makes semantic embeddings alike",
-            LAYERS + " (over-smoothing)",
-            Better(TWO_LAYERS, than=ONE_LAYER, column=COSINE),
-        ),
-    ),
     views=(
-        Curve(DEPTH, by=READING),
-        Curve(DEPTH, by=READING, column=COSINE),
-        Curve(DEPTH, by=READING, column=ENERGY),
-        Curve(UI),
-        Curve(II),
-        Curve(II, column=COSINE),
-        Curve(DEPTH, by=READING, column="cost.epoch_seconds"),
+        Verdicts(),
+        Curve(DEPTH, by="arm"),
+        Curve(DEPTH, by="arm", column=COSINE),
+        Curve(DEPTH, by="arm", column=ENERGY),
+        Curve(UI, by="arm"),
+        Curve(II, by="arm"),
+        Curve(II, by="arm", column=ENERGY),
+        Curve(DEPTH, by="arm", column="cost.epoch_seconds"),
     ),
-    smoke={DEPTH: [0, 3], UI: [2], "train.epochs": 3},
+    smoke={DEPTH: [0, 3], UI: [2], II: [1], "train.epochs": 3},
 )
 
 if __name__ == "__main__":

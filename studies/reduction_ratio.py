@@ -17,6 +17,7 @@ from mmrec.models.mambarec import MambaRec
 from mmrec.study.claims import Better, Cheaper, Claim, NoWorse, Where
 from mmrec.study.shapes import BestLevel
 from mmrec.study.study import Asked, Factor, Study
+from mmrec.study.tuning import Tuning
 from mmrec.study.views import Curve, Pareto
 from mmrec.training import RunConfig, TrainConfig
 
@@ -37,9 +38,7 @@ BASE = RunConfig(
     model=MambaRec(dim=32, ui_layers=2, reduction=8, train_features=False),
     train=TrainConfig(epochs=30, patience=5, lr=5e-3, lr_decay=0.96, batch_size=1024),
 )
-LFM2K = override(
-    BASE, {"model.dim": 64, "train.lr": 3e-3, "train.epochs": 40, "train.batch_size": 2048}
-)
+LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 
 def shape(study: Study, asked: Asked) -> Study:
@@ -87,6 +86,7 @@ STUDY = Study(
     ),
     sweeps=((R, "condition"), (MMD,), (BATCH,)),
     shape=shape,
+    tuning=Tuning(trials=6),
     seeds=5,
     views=(
         Curve(R, by="condition"),
