@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from mmrec.study.ledger import Refused
-from mmrec.study.study import Choice, Study
+from mmrec.study.scaling import Scaling
+from mmrec.study.study import Study
 from mmrec.tune.job import Job, Options
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -148,7 +149,7 @@ def _own_arguments(parser: argparse.ArgumentParser, study: Study) -> None:
         own.add_argument(
             f"--{choice.name}",
             dest=choice.name,
-            type=lambda text, choice=choice: _words(text, choice),
+            type=lambda text, choice=choice: _known(text, choice.allowed),
             default=choice.default,
             metavar="A,B",
             help=f"{choice.help} (default {','.join(choice.default) or 'what the data has'})",
@@ -166,13 +167,13 @@ def _own_arguments(parser: argparse.ArgumentParser, study: Study) -> None:
         )
 
 
-def _words(text: str, choice: Choice) -> tuple[str, ...]:
+def _known(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
     """The words of `a,b`, each once."""
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for word in words:
-        if choice.allowed and word not in choice.allowed:
-            near = difflib.get_close_matches(word, choice.allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(choice.allowed)}"
+        if allowed and word not in allowed:
+            near = difflib.get_close_matches(word, allowed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
             raise argparse.ArgumentTypeError(f"{word!r} is unknown; {hint}")
     return words
 
@@ -261,6 +262,87 @@ class _Parser(argparse.ArgumentParser):
         commands = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
         parsers = [self, *(p for action in commands for p in action.choices.values())]
         return [flag for parser in parsers for flag in parser._option_string_actions]
+
+
+# --- studies of growth
+
+
+def main_scaling(scaling: Scaling, argv: Sequence[str] | None = None) -> int:
+    """Measure a scaling study as its command line says; the exit code, as of `main`."""
+    from mmrec.reports.scaling import publish
+    from mmrec.study.measuring import Options, Plan, run
+
+    try:
+        plan = Plan.of(scaling, Options(**vars(scaling_parser(scaling).parse_args(argv))))
+        tables = run(plan, say=lambda words: print(words, file=sys.stderr, flush=True))
+    except _WRONG_WISH as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\n{tables.answer}\nreport: {publish(tables, plan.folder)}")
+    return DONE
+
+
+def scaling_parser(scaling: Scaling) -> argparse.ArgumentParser:
+    """The command line of a scaling study's script."""
+    names = [method.name for method in scaling.methods]
+    sizes = f"{scaling.sizes[0]} doubled up to {scaling.sizes[-1]}"
+    parser = _Parser(
+        prog=f"python studies/{scaling.name}.py",
+        description=f"{scaling.question} Running the same command again does only what is missing.",
+    )
+    what = parser.add_argument_group("what to measure")
+    what.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=(),
+        metavar="N,N",
+        help=f"numbers of nodes (default {sizes})",
+    )
+    what.add_argument(
+        "--methods",
+        type=lambda text: _known(text, names),
+        default=(),
+        metavar="A,B",
+        help=f"some of: {', '.join(names)} (default all)",
+    )
+    what.add_argument(
+        "--seeds", type=int, metavar="N", help=f"replicates (default {scaling.seeds})"
+    )
+    what.add_argument("--smoke", action="store_true", help="a few small sizes: no verdicts meant")
+    limits = parser.add_argument_group("how far to go")
+    limits.add_argument(
+        "--seconds", type=float, metavar="S", help=f"longest step (default {scaling.seconds:g})"
+    )
+    limits.add_argument(
+        "--memory-gib",
+        type=float,
+        metavar="G",
+        help="most memory of a step (default: 60 %% of what is free)",
+    )
+    where = parser.add_argument_group("where to measure, and where to keep it")
+    where.add_argument("--threads", type=int, default=1, metavar="T", help="default 1")
+    where.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    where.add_argument(
+        "--out", default="runs", metavar="DIR", help="run folders (default runs; a local folder)"
+    )
+    where.add_argument(
+        "--fresh", action="store_true", help="move old measurements aside (default: keep them)"
+    )
+    return parser
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"takes whole numbers, as 1000,2000, not {text!r}"
+        ) from None
+
+
+# --- the `mmrec` command
 
 
 def mmrec_command(argv: Sequence[str] | None = None) -> int:
@@ -359,6 +441,8 @@ def load_study(path: Path) -> Study:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "STUDY"):
+        raise ValueError(f"{path} declares no STUDY: run it again to write its report anew")
     return module.STUDY
 
 

@@ -30,8 +30,9 @@ FASTER = "Dai et al., arXiv 2601.11151: faster convergence on small data"
 MODALITIES = {"lfm2k": ("text", "vggish")}
 """Dataset -> the modalities of the study, where it has more than these."""
 
+DIM = 32
 BASE = RunConfig(
-    model=CRANE(dim=32, depth=3, item_layers=1, dropout=0.5, train_features=False),
+    model=CRANE(dim=DIM, depth=3, item_layers=1, dropout=0.5, train_features=False),
     train=TrainConfig(epochs=30, patience=5, lr=5e-3, batch_size=1024),
 )
 LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
@@ -43,7 +44,7 @@ def shape(study: Study, asked: Asked) -> Study:
     modalities = MODALITIES.get(asked.dataset, asked.modalities)
     base = override(study.base, {"model.modalities": modalities})
     alone = {f"{name} alone": override(base, {"model.modalities": (name,)}) for name in modalities}
-    knobs = {"modalities": modalities, "train_features": False, "dim": base.model.dim}
+    knobs = {"modalities": modalities, "train_features": False, "dim": DIM}
     others = {name: arm(name, base.train, knobs) for name in ("FREEDOM", "MGCN", "LightGCN")}
     released = {"CRANE as released": override(base, {"model.variant": "released"})}
     return replace(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from mmrec.cli import main
 from mmrec.config import override
 from mmrec.models.crane import CRANE
-from mmrec.study.claims import Better, Claim, ClaimTest, Where, Worse
+from mmrec.study.claims import Better, Claim, ClaimTest, NoWorse, Where, Worse
 from mmrec.study.shapes import BestLevel, Declines, Rises
 from mmrec.study.study import Asked, Choice, Factor, Study
 from mmrec.study.tuning import Tuning
@@ -21,12 +21,19 @@ from mmrec.study.views import Curve, Verdicts
 from mmrec.training import RunConfig, TrainConfig
 
 DEPTH, UI, II = "model.depth", "model.ui_layers", "model.item_layers"
+AT_BASE = {DEPTH: 3, UI: 2, II: 1}
 PAPER = "Dai et al., arXiv 2601.11151, sensitivity analysis: Recall@20 over R"
 CONCATENATION = "Dai et al., arXiv 2601.11151, section 4.6"
 REFINEMENT = "Dai et al., arXiv 2601.11151, failure signatures: over-refinement"
 LAYERS = "Dai et al., arXiv 2601.11151, settings: two user-item layers, one item-item layer"
+SPARSE = "Dai et al., arXiv 2601.11151, open question 2: block-sparse attention"
 COSINE, ENERGY = "measure.semantic_cosine", "measure.dirichlet"
-READINGS = ("nodes", "features")
+READINGS = {
+    "nodes": {"model.reading": "nodes"},
+    "features": {"model.reading": "features"},
+    "nearest": {"model.reading": "nodes", "model.rca_columns": "topk"},
+}
+"""What is correlated: each node with all, or only with the 64 nearest; or columns of features."""
 MODALITIES = {"lfm2k": ("text", "vggish")}
 """Dataset -> the modalities of the study, where it has more than these."""
 
@@ -42,9 +49,13 @@ def shape(study: Study, asked: Asked) -> Study:
     modalities = MODALITIES.get(asked.dataset, asked.modalities)
     base = override(study.base, {"model.modalities": modalities})
     readings = asked.choices["readings"]
-    arms = {reading: override(base, {"model.reading": reading}) for reading in readings}
-    claims = tuple(claim for reading in readings for claim in claims_of(reading))
-    return replace(study, base=base, arms=arms, claims=claims)
+    arms = {reading: override(base, READINGS[reading]) for reading in readings}
+    claims = [claim for reading in readings for claim in claims_of(reading)]
+    if {"nodes", "nearest"} <= set(readings):
+        near, every = (Where({"arm": name, **AT_BASE}) for name in ("nearest", "nodes"))
+        words = "64 nearest columns rank no worse than all"
+        claims.append(Claim(words, SPARSE, NoWorse(near, than=every)))
+    return replace(study, base=base, arms=arms, claims=tuple(claims))
 
 
 def claims_of(reading: str) -> tuple[Claim, ...]:
@@ -53,7 +64,7 @@ def claims_of(reading: str) -> tuple[Claim, ...]:
     def claim(words: str, source: str, test: ClaimTest) -> Claim:
         return Claim(f"Correlating {reading}: {words}", source, test, words, reading)
 
-    base = {"arm": reading, DEPTH: 3, UI: 2, II: 1}
+    base = {"arm": reading, **AT_BASE}
     over_depth = Where({"arm": reading, UI: 2, II: 1})
     over_layers = Where({"arm": reading, DEPTH: 3, II: 1})
     whole, flat = Where(base), Where({**base, DEPTH: 0})
@@ -91,7 +102,7 @@ STUDY = Study(
     sweeps=((DEPTH,), (UI,), (II,)),
     shape=shape,
     tuning=Tuning(trials=6),
-    choices=(Choice("readings", "what CRANE correlates", READINGS, READINGS),),
+    choices=(Choice("readings", "what CRANE correlates", ("nodes", "features"), tuple(READINGS)),),
     seeds=5,
     views=(
         Verdicts(),

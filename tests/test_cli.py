@@ -12,7 +12,8 @@ from mmrec.models.sibrar import SiBraR
 from mmrec.study.study import Asked, Factor, Study
 from mmrec.training import RunConfig, TrainConfig
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "studies").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "studies"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if "\nSTUDY = " in path.read_text())
 
 STUDY = Study(
     name="mini",

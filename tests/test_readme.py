@@ -1,6 +1,7 @@
 """The README's commands are true: what it says to type is parsed or run by tests, or by .ci/run."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -21,11 +22,16 @@ COMMANDS = [
 MODALITIES = {
     "lfm2k": ("tagtext", "text", "vggish", "whisper"),
     "planted": ("image", "text"),
+    "planted-diverse": ("image", "text"),
     "planted-encoders": ("image", "image_b", "text", "text_b"),
 }
 
 
-@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("python studies/")])
+SCALING = "python studies/rca_scaling.py"
+STUDIES = [c for c in COMMANDS if c.startswith("python studies/") and not c.startswith(SCALING)]
+
+
+@pytest.mark.parametrize("line", STUDIES)
 def test_a_study_takes_the_flags_that_the_readme_shows(line):
     _, script, *flags = shlex.split(line)
     study = load_study(ROOT / script)
@@ -33,6 +39,12 @@ def test_a_study_takes_the_flags_that_the_readme_shows(line):
     modalities = MODALITIES[arguments["dataset"]]
     chosen = {choice.name: arguments[choice.name] for choice in study.choices}
     assert study.on(Asked(arguments["dataset"], modalities, chosen)).cells()
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith(SCALING)])
+def test_a_scaling_study_takes_the_flags_that_the_readme_shows(line):
+    _, script, *flags = shlex.split(line)
+    runpy.run_path(str(ROOT / script))["parser"]().parse_args(flags)
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make ")])

@@ -7,6 +7,8 @@ even a name that slipped through as markup could not run, and no request can lea
 import base64
 import hashlib
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.io as pio
@@ -39,27 +41,30 @@ _SECTIONS = (
 
 def page(tables: StudyTables, numbers: Numbers) -> str:
     """The whole HTML document."""
-    scripts = [get_plotlyjs(), DRAW, TABLE]
     title = f"{tables.run['study']} on {tables.run['dataset']['name']}"
     body = "\n".join(
         [
             _header(tables, numbers),
             "<main>",
-            _claims(tables),
+            claims_section(tables.claims),
             _completeness(numbers),
-            '<section id="figures"><h2>What the numbers show</h2>',
-            *(_exhibit(exhibit) for exhibit in numbers.exhibits),
-            "</section>",
+            *figures_section(numbers.exhibits),
             _published(numbers.published),
             _cells(numbers),
             _trials(numbers.trials),
             _cost(numbers),
-            _provenance(numbers),
+            provenance_section(numbers.provenance, numbers.flags),
             _reproduce(numbers),
             "</main>",
-            _footer(tables),
+            footer(tables.run),
         ]
     )
+    return document(title, body)
+
+
+def document(title: str, body: str) -> str:
+    """The HTML document around a body, with everything that its figures and tables need."""
+    scripts = [get_plotlyjs(), DRAW, TABLE]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">'
@@ -80,31 +85,38 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _header(tables: StudyTables, numbers: Numbers) -> str:
-    run = tables.run
-    about = f"{run['study']} · {run['dataset']['name']} · {run['kind']}"
+    about = f"{tables.run['study']} · {tables.run['dataset']['name']} · {tables.run['kind']}"
+    return header(about, tables.run, numbers.answer, _SECTIONS)
+
+
+def header(
+    about: str, run: Mapping[str, Any], answer: str, sections: Iterable[tuple[str, str]]
+) -> str:
+    """The top of the page: the question and its answer, and links to (id, name) of sections."""
     smoke = '<p class="banner">smoke: no verdicts meant</p>' if run["smoke"] else ""
-    long = " long" if len(numbers.answer) > LONG_ANSWER else ""
-    links = [f'<a href="#{key}">{name}</a>' for key, name in _SECTIONS]
+    long = " long" if len(answer) > LONG_ANSWER else ""
+    links = [f'<a href="#{key}">{name}</a>' for key, name in sections]
     return (
         f'<header><p class="kicker">{esc(about)}</p><h1>{esc(run["question"])}</h1>'
-        f'<p class="answer{long}">{esc(numbers.answer).replace(" %", "&nbsp;%")}</p>{smoke}'
+        f'<p class="answer{long}">{esc(answer).replace(" %", "&nbsp;%")}</p>{smoke}'
         f'<nav aria-label="Sections">{" ".join(links)}</nav></header>'
     )
 
 
-def _claims(tables: StudyTables) -> str:
-    if not tables.claims:
+def claims_section(claims: Sequence[Judged], *, users: bool = True) -> str:
+    """The claims with their verdicts, by topic; `users`: whether there are any to speak of."""
+    if not claims:
         return '<section id="claims"><h2>Claims</h2><p>The study tests no claim.</p></section>'
-    heads = (
-        "Claim and source", "Verdict", "Effect", "Interval", "Seeds", "p, corrected",
-        "Interval over users (95 %)",
-    )  # fmt: skip
-    rows = "".join(_topic(topic, found) for topic, found in by_topic(tables.claims).items())
+    heads = ["Claim and source", "Verdict", "Effect", "Interval", "Seeds", "p, corrected"]
+    heads += ["Interval over users (95 %)"] * users
+    rows = "".join(_topic(topic, found, users) for topic, found in by_topic(claims).items())
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)
     note = (
         "Seeds are the replicates. Intervals and p are corrected for the number of claims (Holm);"
-        " an interval's level is what the correction leaves to its claim. The interval over users"
-        " speaks of these trained models only and decides nothing."
+        " an interval's level is what the correction leaves to its claim."
+    )
+    note += (
+        " The interval over users speaks of these trained models only and decides nothing." * users
     )
     return (
         '<section id="claims"><h2>Claims and verdicts</h2><div class="scroll claims" tabindex="0">'
@@ -114,22 +126,22 @@ def _claims(tables: StudyTables) -> str:
     )
 
 
-def _topic(topic: str, found: list[Judged]) -> str:
+def _topic(topic: str, found: list[Judged], users: bool) -> str:
     """The claims of a topic under its name and their count; those without a topic as they are.
 
     A source that all of them share stands under the topic's name only.
     """
     sources = {stated.source for stated, _ in found}
     if not topic:
-        return "".join(_claim(stated.text, stated.source, verdict) for stated, verdict in found)
+        return "".join(_claim(claim.text, claim.source, v, users) for claim, v in found)
     shared = "".join(sources) if len(sources) == 1 else ""
     head = f'{esc(topic)} <span class="soft">{esc(count_in_words(found))}</span>'
     head += f'<div class="soft">{esc(shared)}</div>' if shared else ""
-    rows = [_claim(claim.text, "" if shared else claim.source, v) for claim, v in found]
+    rows = [_claim(claim.text, "" if shared else claim.source, v, users) for claim, v in found]
     return f'<tr class="topic"><th colspan="7" scope="rowgroup">{head}</th></tr>{"".join(rows)}'
 
 
-def _claim(words: str, source: str, v: Verdict) -> str:
+def _claim(words: str, source: str, v: Verdict, users: bool) -> str:
     known = v.verdict if v.verdict in ("supported", "refuted", "equivalent") else "none"
     mark = {"supported": "✓", "refuted": "✗", "equivalent": "=", "none": "?"}[known]
     unit = f" {esc(text.metric(v.unit))}" if v.unit else ""
@@ -151,8 +163,9 @@ def _claim(words: str, source: str, v: Verdict) -> str:
         f'<td class="n">{between}</td>',
         f'<td class="n">{v.n}</td>',
         f'<td class="n">{text.p_value(v.p_corrected)}</td>',
-        f'<td class="n">{text.interval(v.user_low, v.user_high, text.signed)}</td>',
     ]
+    over_users = text.interval(v.user_low, v.user_high, text.signed)
+    cells += [f'<td class="n">{over_users}</td>'] * users
     return f"<tr>{''.join(cells)}</tr>{why if v.detail else ''}"
 
 
@@ -172,6 +185,12 @@ def _completeness(numbers: Numbers) -> str:
         + '<p class="soft">Trials. Stopped ones have no test score by design.</p>'
         + f"{listed}</section>"
     )
+
+
+def figures_section(exhibits: Iterable[Exhibit]) -> list[str]:
+    """The exhibits under their heading."""
+    head = '<section id="figures"><h2>What the numbers show</h2>'
+    return [head, *(_exhibit(exhibit) for exhibit in exhibits), "</section>"]
 
 
 def _exhibit(exhibit: Exhibit) -> str:
@@ -259,12 +278,13 @@ def _cost(numbers: Numbers) -> str:
     )
 
 
-def _provenance(numbers: Numbers) -> str:
-    said = "".join(f"<li>{esc(flag)}</li>" for flag in numbers.flags)
+def provenance_section(facts: pd.DataFrame, notes: Sequence[str]) -> str:
+    """Where the numbers come from, and what a reader should know before trusting them."""
+    said = "".join(f"<li>{esc(note)}</li>" for note in notes)
     flags = f"<h3>To be aware of</h3><ul>{said}</ul>" if said else "<p>Nothing to be flagged.</p>"
     return (
         '<section id="provenance"><h2>Where the numbers come from</h2>'
-        f"{html_table(numbers.provenance)}{flags}</section>"
+        f"{html_table(facts)}{flags}</section>"
     )
 
 
@@ -277,10 +297,11 @@ def _reproduce(numbers: Numbers) -> str:
     )
 
 
-def _footer(tables: StudyTables) -> str:
-    version = tables.run["versions"].get("mmrec", "")
+def footer(run: Mapping[str, Any]) -> str:
+    """What made the page, and when the run began."""
+    version = run["versions"].get("mmrec", "")
     return (
         f"<footer>Made by mmrec {esc(version)} from the run's tables alone; run of"
-        f" {esc(tables.run['created'])}. The same numbers are in tables/*.csv and"
+        f" {esc(run['created'])}. The same numbers are in tables/*.csv and"
         " results.json.</footer>"
     )

@@ -56,8 +56,9 @@ def numbers_in_words(verdict: Verdict) -> str:
 
 
 def effect(verdict: Verdict, value: float) -> str:
-    """An effect or an end of its interval: signed, unless it is a share, which has no sign."""
-    return text.score(value, 2) if verdict.unit.startswith("share") else text.signed(value)
+    """An effect or an end of its interval: signed, unless it is a share or an exponent."""
+    plain = verdict.unit.startswith(("share", "exponent"))
+    return text.score(value, 2) if plain else text.signed(value)
 
 
 def level(verdict: Verdict) -> str:
