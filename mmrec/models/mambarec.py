@@ -112,9 +112,9 @@ class MambaRec(ModelConfig):
     """How many times gated embeddings are spread over each modality's item graph."""
     knn_k: Annotated[int, Ge(1)] = 10
     """Neighbours of an item in each modality's graph, itself among them."""
-    reduction: Annotated[int, Ge(1)] = 8
+    reduction: Annotated[int, Ge(0)] = 8
     """What the width of the features is divided by, and rounded down, before they are mapped; 1
-    keeps the width, with a map more than none."""
+    keeps the width, with a map more than 0, which takes every modality straight to `dim`."""
     mmd_weight: Annotated[float, Ge(0)] = 0.15
     """Weight of the distance between the modalities' distributions."""
     bandwidth: Annotated[float, Gt(0)] = 1.5
@@ -352,13 +352,15 @@ def reduced_widths(
     Args:
         names: the modalities.
         columns: how wide each is.
-        reduction: what a width is divided by.
+        reduction: what a width is divided by; 0 is no reduction.
         only_one: whether only "image", or without one the widest, is reduced, by its own width;
             otherwise all are, to the same width.
 
     Raises:
         ValueError: nothing is left.
     """
+    if not reduction:
+        return [None] * len(names)
     widest = max(range(len(names)), key=columns.__getitem__)
     if only_one and "image" in names:
         widest = list(names).index("image")

@@ -357,6 +357,7 @@ def test_a_third_modality_is_drawn_towards_the_others():
         ("described", ("image", "text"), 4, {"image": 2, "text": 2}),
         ("described", ("image", "text"), 1, {"image": 10, "text": 10}),
         ("described", ("text",), 7, {"text": 1}),
+        ("described", ("image", "text"), 0, {}),
         ("released", ("image", "text"), 3, {"image": 3}),
         ("released", ("audio", "text"), 3, {"text": 2}),
     ],
