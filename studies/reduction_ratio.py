@@ -15,7 +15,7 @@ from mmrec.config import override
 from mmrec.data.conditions import Condition
 from mmrec.models.mambarec import MambaRec
 from mmrec.study.claims import Better, Cheaper, Claim, NoWorse, Where
-from mmrec.study.shapes import BestLevel
+from mmrec.study.shapes import BestLevel, Flat
 from mmrec.study.study import Asked, Factor, Study
 from mmrec.study.tuning import Tuning
 from mmrec.study.views import Curve, Pareto
@@ -75,6 +75,7 @@ def reduction_claims(base: RunConfig) -> Iterator[Claim]:
     eight, whole = (Where({**line.conditions, R: r}) for r in (8, 1))
     yield Claim("r = 8 ranks best", PAPER, BestLevel(R, 8, line))
     yield Claim("r = 8 ranks no worse than r = 1", COST, NoWorse(eight, than=whole))
+    yield Claim("Ranking does not depend on r", "the claim against the paper's", Flat(R, line))
     for column, words in COSTS.items():
         yield Claim(f"r = 8 {words} than r = 1", COST, Cheaper(eight, than=whole, column=column))
     for column, words in COSTS.items():

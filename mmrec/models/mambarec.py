@@ -119,6 +119,8 @@ class MambaRec(ModelConfig):
     """Weight of the distance between the modalities' distributions."""
     bandwidth: Annotated[float, Gt(0)] = 1.5
     """Standard deviation of that distance's Gaussian kernel, for vectors of length 1."""
+    more_bandwidths: tuple[Annotated[float, Gt(0)], ...] = ()
+    """Those of further kernels, averaged with the first; our addition, the release has but one."""
     cl_weight: Annotated[float, Ge(0)] = 0.01
     """Weight of the contrast."""
     tau: Annotated[float, Gt(0)] = 0.2
@@ -149,6 +151,7 @@ class MambaRecModel(Recommender):
 
     mmd_weight: Tensor
     bandwidth: Tensor
+    more_bandwidths: Tensor
     cl_weight: Tensor
     tau: Tensor
     reg_weight: Tensor
@@ -193,8 +196,12 @@ class MambaRecModel(Recommender):
             ui_layers=cfg.ui_layers,
             item_layers=cfg.item_layers,
         )
-        for name in ("mmd_weight", "bandwidth", "cl_weight", "tau", "reg_weight"):
-            self.register_buffer(name, torch.tensor(getattr(cfg, name)), persistent=False)
+        dtype = torch.get_default_dtype()
+        for name in (
+            "mmd_weight", "bandwidth", "more_bandwidths", "cl_weight", "tau", "reg_weight",
+        ):  # fmt: skip
+            value = torch.tensor(getattr(cfg, name), dtype=dtype)
+            self.register_buffer(name, value, persistent=False)
 
     def refined(self) -> list[Tensor]:
         """(I, D) of each modality, under the running statistics."""
@@ -284,7 +291,8 @@ class MambaRecModel(Recommender):
         one_B = torch.ones_like(positive_of_B, dtype=zero_P.dtype)
         count_P = zero_P.index_add(0, positive_of_B, one_B)
         unit = [F.normalize(x_PD, dim=1) for x_PD in aligned]
-        terms = [mmd(a, b, self.bandwidth, weight=count_P) for a, b in combinations(unit, 2)]
+        every = torch.cat((self.bandwidth[None], self.more_bandwidths))
+        terms = [mmd(a, b, every, weight=count_P) for a, b in combinations(unit, 2)]
         return torch.stack(terms).sum()
 
     def epoch_batches(

@@ -322,6 +322,14 @@ def test_follows_the_description_for_any_number_of_modalities(names):
 
 
 @pytest.mark.usefixtures("float64")
+def test_several_kernels_are_averaged():
+    model = built(("image", "text"), more_bandwidths=[0.2, 3.0], mmd_weight=1.0)
+    rows = [unit(refined(model, m))[ROWS["batch"]["positives"]] for m in range(2)]
+    expected = np.mean([dense_mmd(*rows, sigma) for sigma in (0.7, 0.2, 3.0)])
+    assert_like(model.losses(nodes_of(batch_of(ROWS), 8)).terms["mmd"].detach(), expected)
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("variant", ["described", "released"])
 def test_one_modality_has_its_content_as_side(variant):
     model = built(("text",), variant=variant)
