@@ -22,7 +22,7 @@ from mmrec.reports.style import CSS
 from mmrec.stats import Verdict
 from mmrec.study import text
 from mmrec.study.tables import StudyTables
-from mmrec.study.verdicts import Judged, by_topic, count_in_words, effect, level
+from mmrec.study.verdicts import Judged, by_topic, count_in_words, detectable, effect, level
 
 LONG_ANSWER = 250
 """Letters beyond which the answer is set smaller."""
@@ -145,9 +145,8 @@ def _claim(words: str, source: str, v: Verdict, users: bool) -> str:
     known = v.verdict if v.verdict in ("supported", "refuted", "equivalent") else "none"
     mark = {"supported": "✓", "refuted": "✗", "equivalent": "=", "none": "?"}[known]
     unit = f" {esc(text.metric(v.unit))}" if v.unit else ""
-    least = ""
-    if v.verdict == "not separable" and not math.isnan(v.mde):
-        least = f'<div class="soft">could have seen {text.score(v.mde)}</div>'
+    seen = detectable(v)
+    least = f'<div class="soft">could have seen {seen}</div>' if seen else ""
     why = f'<tr class="why"><td colspan="7" class="soft">{esc(v.detail)}</td></tr>'
     said_by = f"<div class='soft'>{esc(source)}</div>" if source else ""
     size = "" if math.isnan(v.relative) else f"{text.percent(v.relative)}"

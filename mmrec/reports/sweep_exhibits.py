@@ -20,12 +20,6 @@ MOST_NAMES = 8
 """Cells of a front that the finding names."""
 LIKELY = 0.05
 """Probability of being the best from which the runner-up is named."""
-_COSTS = {
-    "cost.parameters": "trained parameters",
-    "cost.epoch_seconds": "seconds an epoch",
-    "cost.peak_mib": "peak memory in MiB",
-    "cost.converged_epoch": "epoch that reaches 99 % of the best",
-}
 
 
 def of_view(tables: StudyTables, view: SweepView) -> Exhibit:
@@ -35,14 +29,10 @@ def of_view(tables: StudyTables, view: SweepView) -> Exhibit:
 
 def column_in_words(column: str) -> str:
     """`test NDCG@10, wide interests` for `test.ndcg@10:wide-interests`."""
-    if column in _COSTS:
-        return _COSTS[column]
     kind, _, name = column.partition(".")
     if kind in ("test", "valid"):
-        metric, _, stratum = name.partition(":")
-        of = f", {stratum.replace('-', ' ')}" if stratum else ""
-        return f"{'test' if kind == 'test' else 'validation'} {text.metric(metric)}{of}"
-    return text.words(name or kind)
+        return f"{'test' if kind == 'test' else 'validation'} {text.metric(name)}"
+    return text.metric(column)
 
 
 def _key(*words: str) -> str:

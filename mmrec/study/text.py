@@ -23,7 +23,8 @@ def number(value: Any, digits: int = 4) -> str:
     if math.isnan(number):
         return DASH
     if number.is_integer() and abs(number) < 1e9:
-        return f"{int(number):,}" if abs(number) >= 1e4 else str(int(number))
+        shown = f"{int(number):,}" if abs(number) >= 1e4 else str(int(number))
+        return shown.replace("-", MINUS)
     return f"{number:.{digits}g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", MINUS)
 
 
@@ -66,15 +67,32 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+COSTS = {
+    "cost.parameters": "trained parameters",
+    "cost.epoch_seconds": "seconds an epoch",
+    "cost.peak_mib": "peak memory in MiB",
+    "cost.converged_epoch": "epoch that reaches 99 % of the best",
+}
+"""The columns of `mmrec.study.costs`, in words."""
+
+
 def metric(name: str) -> str:
-    """A metric's name in prose: `NDCG@10` for `ndcg@10`; what is not at some K stays as it is."""
-    stem, at, k = name.partition("@")
+    """What was measured, in prose: `NDCG@10` for `ndcg@10`, with its stratum if it has one.
+
+    A cost or measure goes by its words; what is none of these stays as it is.
+    """
+    if name in COSTS:
+        return COSTS[name]
+    if name.startswith("measure."):
+        return words(short(name))
+    stem, at, rest = name.partition("@")
     if not at:
         return name
+    k, _, stratum = rest.partition(":")
     shown = (
         stem.upper() if stem in ("ndcg", "map", "mrr", "arp", "aplt", "pl", "f1") else stem.title()
     )
-    return f"{shown}{at}{k}"
+    return f"{shown}{at}{k}" + (f", {stratum.replace('-', ' ')}" if stratum else "")
 
 
 def short(path: str) -> str:

@@ -50,15 +50,25 @@ def numbers_in_words(verdict: Verdict) -> str:
         ends = f"{effect(verdict, verdict.low)} to {effect(verdict, verdict.high)}"
         parts.append(f"{level(verdict)}interval {ends}")
     parts.append(text.count(verdict.n, "seed"))
-    if verdict.verdict == "not separable" and not math.isnan(verdict.mde):
-        parts.append(f"an effect of {text.score(verdict.mde)} would have been seen")
+    if seen := detectable(verdict):
+        parts.append(f"an effect of {seen} would have been seen")
     return f" ({', '.join(parts)})"
 
 
 def effect(verdict: Verdict, value: float) -> str:
     """An effect or an end of its interval: signed, unless it is a share or an exponent."""
+    if verdict.unit.startswith("cost."):
+        return f"{'+' * (value > 0)}{text.number(value)}"
     plain = verdict.unit.startswith(("share", "exponent"))
     return text.score(value, 2) if plain else text.signed(value)
+
+
+def detectable(verdict: Verdict) -> str:
+    """The effect that would have been seen, without a sign; empty beside a decision."""
+    if verdict.verdict != "not separable" or math.isnan(verdict.mde):
+        return ""
+    of_cost = verdict.unit.startswith("cost.")
+    return text.number(verdict.mde) if of_cost else text.score(verdict.mde)
 
 
 def level(verdict: Verdict) -> str:
