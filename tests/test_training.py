@@ -77,10 +77,19 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 # --- the same numbers, however often a run is interrupted
 
 
+QUICK = ("BPR", "LATTICE", "SiBraR", "CRANE")
+"""Models that differ in what they keep from epoch to epoch; the others take more time."""
+
+
 @pytest.mark.parametrize(
     ("optimizer", "model"),
-    [("adamw", BPR()), *(("adam", model) for model in DEFAULTS.values())],
-    ids=["BPR-adamw", *DEFAULTS],
+    [
+        pytest.param("adamw", BPR(), id="BPR-adamw"),
+        *(
+            pytest.param("adam", model, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+            for name, model in DEFAULTS.items()
+        ),
+    ],
 )
 def test_resuming_at_any_epoch_changes_nothing(data, model, optimizer):
     cfg = config_of(

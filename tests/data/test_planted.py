@@ -319,6 +319,7 @@ def test_an_encoder_of_what_has_no_such_latent_is_refused(encoder, message):
         planted(dataclasses.replace(SMALL, modalities=modalities))
 
 
+@pytest.mark.slow
 def test_a_million_interactions_take_seconds():
     start = time.perf_counter()
     raw = planted_raw(BUILT_IN["planted-1m"])

@@ -191,6 +191,7 @@ def test_templates_hold_no_names(evil):
     assert not [t for t in found if "alert" in t]
 
 
+@pytest.mark.slow
 def test_a_search_shows_its_course_and_what_it_rests_on(tmp_path):
     page = Page(write_report(search(), tmp_path).read_text())
     assert {"fig-history-data", "fig-slices-data", "fig-search_map-data"} <= set(page.data())

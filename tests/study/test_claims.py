@@ -110,6 +110,7 @@ def test_a_seed_is_judged_by_the_choice_of_the_others_by_hand():
     assert "x (best of 2 by validation; without the judged seed one of 2 cells)" in got.detail
 
 
+@pytest.mark.slow
 def test_the_best_of_equal_cells_has_no_lead_though_validation_and_test_share_their_luck():
     effects = []
     for seed in range(40):
@@ -122,6 +123,7 @@ def test_the_best_of_equal_cells_has_no_lead_though_validation_and_test_share_th
     assert error < 0.0013 / 4
 
 
+@pytest.mark.slow
 def test_a_flat_truth_is_not_told_apart_from_the_base():
     wrong = 0
     for seed in range(30):

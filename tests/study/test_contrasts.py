@@ -134,6 +134,7 @@ def test_the_smallest_effect_is_a_percentage_point(after, verdict, words):
     assert ("below the smallest" in got.detail) == ("below" in words)
 
 
+@pytest.mark.slow
 def test_two_groups_that_lose_alike_are_told_apart_as_often_as_the_level_says():
     wrong, runs, alpha = 0, 14, 0.5
     truth = {arm: {"baseline": 0.3, "text=noise": 0.2} for arm in "AB"}
@@ -395,6 +396,7 @@ def test_fillers_that_cannot_be_compared_are_refused_at_once():
 # --- levels, simulated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_L", [(1, 1), (1, 1, 1, 1), (1, 1, 1, 4)])
 def test_levels_without_any_difference_are_rarely_called_different(noise_L):
     rng = np.random.default_rng(20)

@@ -53,6 +53,7 @@ def test_a_wider_span_of_a_later_driver_is_taken(open_ledger):
     assert [row.params[ALPHA] for row in ledger.rows("grid")] == [0.0, 5.0]
 
 
+@pytest.mark.slow
 def test_grid_and_search_stand_side_by_side(open_ledger):
     ledger = open_ledger()
     for planned in plan()[:3]:

@@ -258,6 +258,7 @@ def test_a_wish_that_does_not_fit_is_refused(tmp_path, wrong, said):
 # --- a measurement
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_step_is_the_memory_that_it_held_at_once():
     def prepare(problem):
         mib = problem.nodes // 100
