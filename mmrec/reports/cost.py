@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmrec.reports.tables import cells
+from mmrec.reports.tables import beyond_tuning, cells
 from mmrec.study.tables import StudyTables
 
 _MIXED = ("host", "hardware", "device", "threads", "lanes", "torch")
@@ -88,7 +88,19 @@ def flags(tables: StudyTables) -> list[str]:
             f"{row.label}: best epoch within 10 % of the cap in {row.capped} of {row.done} trials;"
             " more epochs might change its score"
         )
-    return said
+    return said + _at_once(tables)
+
+
+def _at_once(tables: StudyTables) -> list[str]:
+    """Cells whose trials gave up on getting better than after their first epoch."""
+    done = beyond_tuning(tables)
+    done = done[(done["state"] == "done") & (done["epochs"] > 1)]
+    count = (done["best_epoch"] == 1).groupby(done["label"], sort=False).agg(["sum", "size"])
+    return [
+        f"{label}: best after the first epoch in {first} of {size} trials; with more patience"
+        " training might have come back"
+        for label, first, size in count[count["sum"] > 0].itertuples()
+    ]
 
 
 def provenance(tables: StudyTables) -> pd.DataFrame:

@@ -265,6 +265,17 @@ def test_flags_name_mixtures_dirt_and_capped_cells(study):
     assert any("between 3 and 5 scored seeds" in line for line in said)
 
 
+def test_flags_name_cells_that_gave_up_at_once():
+    ended = {"best_epoch": [1, 1, 2, 1], "epochs": [6, 6, 7, 1]}
+    trials = [trial(n, "ab"[n == 3], n, 0.1) for n in range(4)]
+    rows = [{**row, **{k: v[n] for k, v in ended.items()}} for n, row in enumerate(trials)]
+    said = [line for line in cost.flags(small(rows)) if "first epoch" in line]
+    # A model that has one epoch only did not give up.
+    assert [line.partition(";")[0] for line in said] == [
+        f"{rows[0]['label']}: best after the first epoch in 2 of 3 trials"
+    ]
+
+
 def test_reproduce_commands_quote_the_run(study):
     made = dataclasses.replace(study, run={**study.run, "out": "my runs/a;b"})
     command = cost.reproduce(made)["command"].iloc[0]
