@@ -24,8 +24,8 @@ PAPER = "Dai et al., arXiv 2601.11151, sensitivity analysis: Recall@20 over k, o
 TRAIN = TrainConfig(epochs=40, patience=5, lr=5e-3, batch_size=1024)
 TRAINS = {"lfm2k": TrainConfig(epochs=50, patience=5, lr=5e-3, batch_size=4096)}
 PATIENCE = {"MGCN": 20}
-"""Model -> epochs without progress, where the usual ones stop it too soon: hardly trained, MGCN ranks
-well by its item graphs alone, and it takes some epochs to come back to that."""
+"""Model -> epochs without progress, where the usual ones stop it too soon: hardly trained, MGCN
+ranks well by its item graphs alone, and takes some epochs to come back to that."""
 MODALITIES = {"lfm2k": ("text", "vggish")}
 """Dataset -> the modalities of the study, where it has more than these."""
 
