@@ -178,7 +178,9 @@ def _typed(trials: pd.DataFrame) -> pd.DataFrame:
             typed[name] = trials[name].map(_level)
     for name in ("started", "ended"):
         typed[name] = _instants(trials[name])
-    return trials.assign(**typed).reset_index(drop=True)
+    # A column that is assigned is a block of its own, and pandas warns of more than 100; copied,
+    # all of one type are one block.
+    return trials.assign(**typed).reset_index(drop=True).copy()
 
 
 def _level(value: Any) -> Any:
