@@ -267,7 +267,8 @@ def test_the_peak_of_a_step_is_the_memory_that_it_held_at_once():
     found = measured(Method("m", prepare), Problem(nodes=4000, seed=0), "processor")
     assert found["mib"] == pytest.approx(80, abs=2)
     assert found["runs"] >= 1
-    assert 0 < found["seconds"] <= found["wall"]
+    # One thread; the two clocks are read one after the other.
+    assert 0 < found["seconds"] <= found["wall"] + 1e-3
 
 
 @pytest.mark.slow
