@@ -38,6 +38,16 @@ TOOLBOX = json.loads((GOLDEN / "_toolbox.json").read_text())
 DEFAULTS = {model.__name__: small(model) for model in all_models()}
 """Every model once, in the variant that it is unless told otherwise."""
 TRAINED = {name: model for name, model in DEFAULTS.items() if not model.closed_form}
+QUICK = ("BPR", "LATTICE", "SiBraR", "CRANE")
+"""Models that differ in what they keep from epoch to epoch; `make test` takes care of all."""
+
+
+def each(models: dict[str, ModelConfig]) -> list[Any]:
+    """Every model under its name, all but the quick ones marked slow."""
+    return [
+        pytest.param(model, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name, model in models.items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +87,11 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 # --- the same numbers, however often a run is interrupted
 
 
-QUICK = ("BPR", "LATTICE", "SiBraR", "CRANE")
-"""Models that differ in what they keep from epoch to epoch; the others take more time."""
-
-
 @pytest.mark.parametrize(
     ("optimizer", "model"),
     [
         pytest.param("adamw", BPR(), id="BPR-adamw"),
-        *(
-            pytest.param("adam", model, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
-            for name, model in DEFAULTS.items()
-        ),
+        *(pytest.param("adam", *p.values, id=p.id, marks=p.marks) for p in each(DEFAULTS)),
     ],
 )
 def test_resuming_at_any_epoch_changes_nothing(data, model, optimizer):
@@ -137,7 +140,7 @@ def test_the_final_state_is_enough_for_test_and_nothing_more(data):
     assert all(torch.equal(found.per_user[k], expected.per_user[k]) for k in expected.per_user)
 
 
-@pytest.mark.parametrize("model", TRAINED.values(), ids=TRAINED)
+@pytest.mark.parametrize("model", each(TRAINED))
 def test_the_seed_decides_the_numbers(data, model):
     cfg = config_of(model, epochs=2)
     runs = [run_of(data, cfg, seed) for seed in (1, 1, 2)]
