@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mmrec.graphs import Graph, incidence
 from mmrec.nn import rca
+from mmrec.study.memory import resident
 from mmrec.study.provenance import hardware, now, versions
 
 METHODS = ("dense", "tiled", "topk", "features")
@@ -62,10 +63,10 @@ def measured(method: str, nodes: int, dim: int, depth: int, threads: int) -> dic
     near = random_columns(nodes) if method == "topk" else None
     warm = [view[:600].detach().requires_grad_() for view in views]  # loads code, and little else
     step(model, warm, random_columns(600) if method == "topk" else None)
-    before = resident("VmRSS")
+    (before,) = resident("VmRSS")
     begun = time.perf_counter()
     times = [timed(model, views, near)]
-    peak = resident("VmHWM")  # later steps add to the gradients of the first
+    (peak,) = resident("VmHWM")  # later steps add to the gradients of the first
     while time.perf_counter() - begun < REPEAT_SECONDS:
         times.append(timed(model, views, near))
     seconds, cpu = (round(min(column), 4) for column in zip(*times, strict=True))
@@ -89,13 +90,6 @@ def random_columns(nodes: int) -> Graph:
     column_NK = np.random.default_rng(0).integers(0, nodes, (nodes, COLUMNS))
     pairs = np.stack([np.arange(nodes).repeat(COLUMNS), column_NK.ravel()], axis=1)
     return incidence(pairs, nodes, nodes)
-
-
-def resident(name: str) -> float:
-    """MiB of this process, now (VmRSS) or at most so far (VmHWM); of Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{name}:")]
-    return int(line.split()[1]) / 1024
 
 
 def apart(method: str, nodes: int, arguments: argparse.Namespace) -> dict[str, Any]:

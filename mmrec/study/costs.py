@@ -8,10 +8,10 @@ import ctypes
 import functools
 import gc
 import math
-from pathlib import Path
 
 import torch
 
+from mmrec.study import memory
 from mmrec.training import Run
 
 COSTS = ("parameters", "epoch_seconds", "peak_mib", "converged_epoch")
@@ -19,9 +19,6 @@ COSTS = ("parameters", "epoch_seconds", "peak_mib", "converged_epoch")
 
 CONVERGED = 0.99
 """A trial has converged at the first epoch that reaches this share of its best objective."""
-
-_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): the peak resident set becomes the current one
 
 
 class MemoryMeter:
@@ -33,25 +30,19 @@ class MemoryMeter:
     """
 
     def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
+        where = torch.device(device)
         _load_what_training_needs()
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.start = torch.cuda.memory_allocated(self.device)
-        else:
+        if where.type != "cuda":
             _give_back_freed_memory()
-            self.pages = _pages() if _reset_peak() else None
+        try:
+            self._growth = memory.growth(where, shared=False)
+        except OSError:
+            self._growth = None
 
     def peak_mib(self) -> float:
         """MiB (2**20 bytes) from the start to the peak since; nan where it cannot be known."""
-        if self.device.type == "cuda":
-            return (torch.cuda.max_memory_allocated(self.device) - self.start) / 2**20
-        now = _pages()
-        if self.pages is None or now is None:
-            return math.nan
-        shared = max(0, _shared(now) - _shared(self.pages))
-        return max(0, now["VmHWM"] - self.pages["VmRSS"] - shared) / 2**10
+        return math.nan if self._growth is None else self._growth()
 
 
 def costs_of(run: Run, peak_mib: float, *, given: bool) -> dict[str, float]:
@@ -91,26 +82,3 @@ def _give_back_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
-
-
-def _reset_peak() -> bool:
-    """Whether the system lets a process set back its peak: Linux does, some containers do not."""
-    try:
-        _CLEAR_REFS.write_text(_RESET_PEAK)
-    except OSError:
-        return False
-    return True
-
-
-def _pages() -> dict[str, int] | None:
-    """KiB of resident memory by kind, and at its peak; None where the system does not say."""
-    if not _STATUS.exists():
-        return None
-    lines = (line.split() for line in _STATUS.read_text().splitlines())
-    found = {words[0].rstrip(":"): int(words[1]) for words in lines if words[2:] == ["kB"]}
-    needed = ("VmHWM", "VmRSS", "RssFile", "RssShmem")
-    return found if all(name in found for name in needed) else None
-
-
-def _shared(pages: dict[str, int]) -> int:
-    return pages["RssFile"] + pages["RssShmem"]

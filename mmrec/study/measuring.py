@@ -130,7 +130,7 @@ def _or(asked: Any, default: Any) -> Any:
 def code_version(scaling: Scaling) -> str:
     """8 hex digits of the code that decides the numbers, that of measuring among it."""
     digest = hashlib.sha256(str(scaling.version).encode())
-    for name in ("mmrec.study.probe", *scaling.code):
+    for name in ("mmrec.study.probe", "mmrec.study.memory", *scaling.code):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise ValueError(f"there is no module {name}")

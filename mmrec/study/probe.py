@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import torch
 
+from mmrec.study import memory
 from mmrec.study.scaling import Method, Problem, Scaling
 
 WARM_UP = 256
@@ -188,7 +189,7 @@ def measured(method: Method, problem: Problem, clock: str) -> dict[str, Any]:
     step = method.prepare(problem)
     sync()
     gc.collect()
-    peak = _cuda_peak() if problem.device.startswith("cuda") else _resident_peak()
+    peak = memory.growth(torch.device(problem.device))
     own, wall, mib = [], [], 0.0
     while sum(wall) < LEAST:
         began, start = CLOCKS[clock](), time.perf_counter()
@@ -203,31 +204,6 @@ def measured(method: Method, problem: Problem, clock: str) -> dict[str, Any]:
 
 def _nothing() -> None:
     pass
-
-
-def _cuda_peak() -> Callable[[], float]:
-    """A function that says how far allocated memory has risen since now, in MiB."""
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    return lambda: (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def _resident_peak() -> Callable[[], float]:
-    """The same of this process's resident memory, by Linux's own count."""
-    reset = Path("/proc/self/clear_refs")
-    if not reset.exists():
-        raise OSError(f"peak memory on a CPU is read from Linux's {reset}, which is not here")
-    reset.write_text("5")  # sets the high-water mark to what is resident now
-    before = _status("VmRSS")
-    return lambda: _status("VmHWM") - before
-
-
-def _status(name: str) -> float:
-    """A line of this process's status that is in kB, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status has no {name}")
 
 
 if __name__ == "__main__":
