@@ -228,9 +228,21 @@ class CRANEModel(Recommender):
         """Users (U, D) and items (I, D), h; in scoring on the graph of the current weights."""
         contents = self.contents()
         refined_IF = torch.cat(self.rca(contents, self.near_items), 1)
+        graph = self.item_graph(refined_IF, scoring=scoring) if self.item_layers else None
+        return self.spread(contents, refined_IF, graph)
+
+    def spread(
+        self, contents: list[Tensor], refined_IF: Tensor, graph: NeighbourLists | None
+    ) -> tuple[Tensor, Tensor]:
+        """Users (U, D) and items (I, D), h, of contents and refined items.
+
+        Args:
+            contents: (I, D) of each modality.
+            refined_IF: the refined items, side by side.
+            graph: of items, or None where no layer uses it.
+        """
         item_ID = self.join(refined_IF)
-        if self.item_layers:
-            graph = self.item_graph(refined_IF, scoring=scoring)
+        if graph is not None:
             for _ in range(self.item_layers):
                 item_ID = graph.spread(item_ID)
         if not self.profiles:
@@ -312,8 +324,12 @@ class CRANEModel(Recommender):
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """`_measures`; the graph is that of scoring, also where no layer uses it."""
-        graph = self.item_graph(torch.cat(self.refined_items(), 1), scoring=True)
-        return _measures(self.embeddings(), self.semantic(scoring=True)[1], graph.near_IS)
+        contents = self.contents()
+        refined_IF = torch.cat(self.rca(contents, self.near_items), 1)
+        graph = self.item_graph(refined_IF, scoring=True)
+        behaviour, semantic = self.behaviour(), self.spread(contents, refined_IF, graph)
+        final = behaviour[0] + semantic[0], behaviour[1] + semantic[1]
+        return _measures(final, semantic[1], graph.near_IS)
 
     def item_views(self) -> dict[str, Tensor]:
         """(I, D) the refined items."""
@@ -365,11 +381,13 @@ class ReleasedCRANEModel(Recommender):
             item_ID = spmm(self.alike, item_ID)
         return item_ID
 
+    def behaviour(self, weight_E: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Users (U, D) and items (I, D), e, on the whole user-item graph or under other weights."""
+        return mean_of_layers(self.part.graph, self.user_UD, self.item_ID, self.ui_layers, weight_E)
+
     def propagate(self, weight_E: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Users (U, D) and items (I, D) on the whole user-item graph, or under other weights."""
-        user_UD, item_ID = mean_of_layers(
-            self.part.graph, self.user_UD, self.item_ID, self.ui_layers, weight_E
-        )
+        """Users (U, D) and items (I, D), final, of `behaviour`."""
+        user_UD, item_ID = self.behaviour(weight_E)
         return user_UD, item_ID + self.semantic()
 
     def losses(self, batch: Batch) -> Losses:
@@ -386,7 +404,8 @@ class ReleasedCRANEModel(Recommender):
         pattern_II = binary(np.stack(list(entries), axis=1), *self.alike.shape)
         lists = padded(pattern_II, int(np.diff(pattern_II.indptr).max()))
         near_IK = lists.near_IS.to(self.item_ID.device)
-        return _measures(self.embeddings(), self.semantic(), near_IK)
+        (user_UD, item_ID), semantic_ID = self.behaviour(), self.semantic()
+        return _measures((user_UD, item_ID + semantic_ID), semantic_ID, near_IK)
 
     def item_views(self) -> dict[str, Tensor]:
         """(I, D) the items after attention; none with one modality."""
