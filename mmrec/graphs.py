@@ -101,7 +101,12 @@ class Graph(nn.Module):
     @property
     def row_E(self) -> Tensor:
         """(E,) int64, the row of each entry: entries are sorted by row, then by column."""
-        return torch.repeat_interleave(self._rows.start.diff())
+        return torch.repeat_interleave(self.length_N)
+
+    @property
+    def length_N(self) -> Tensor:
+        """(N,) int64, how many entries each row stores."""
+        return self._rows.start.diff()
 
     @property
     def column_E(self) -> Tensor:

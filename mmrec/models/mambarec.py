@@ -73,7 +73,7 @@ from mmrec.nn.features import FeatureTable, item_modalities, values_of
 from mmrec.nn.init import uniform, xavier_uniform
 from mmrec.nn.item_graphs import neighbours
 from mmrec.nn.maps import linear
-from mmrec.nn.tables import rows
+from mmrec.nn.tables import occurrences, rows
 from mmrec.nn.views import (
     Gate,
     Views,
@@ -287,9 +287,7 @@ class MambaRecModel(Recommender):
 
         Arguments as for `modal_contrast`.
         """
-        zero_P = torch.zeros_like(aligned[0][:, 0]).detach()
-        one_B = torch.ones_like(positive_of_B, dtype=zero_P.dtype)
-        count_P = zero_P.index_add(0, positive_of_B, one_B)
+        count_P = occurrences(positive_of_B, aligned[0])
         unit = [F.normalize(x_PD, dim=1) for x_PD in aligned]
         every = torch.cat((self.bandwidth[None], self.more_bandwidths))
         terms = [mmd(a, b, every, weight=count_P) for a, b in combinations(unit, 2)]

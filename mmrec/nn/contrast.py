@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mmrec.losses import Similarity
 from mmrec.nn.formed import chunk_rows, chunks, formed
 from mmrec.nn.maps import times_turned
+from mmrec.nn.tables import occurrences
 
 _CANDIDATES = 128
 """Their number is rounded up to a multiple of this."""
@@ -98,13 +99,7 @@ def indexed_infonce(
     own_BD = anchor_QD.index_select(0, anchor_B) * candidate_CD.index_select(0, target_B)
     count_C = torch.ones_like(candidate_CD[:, 0])
     if against == "batch":
-        count_C = _occurrences(target_B, candidate_CD)
-    weight_Q = _occurrences(anchor_B, anchor_QD)
+        count_C = occurrences(target_B, candidate_CD)
+    weight_Q = occurrences(anchor_B, anchor_QD)
     total = formed(_log_partition, anchor_QD, candidate_CD, weight_Q, count_C.detach())
     return (total - own_BD.sum()) / len(anchor_B)
-
-
-def _occurrences(index_B: Tensor, table_ND: Tensor) -> Tensor:
-    """(N,) how often each row of a table is named."""
-    zero_N = torch.zeros_like(table_ND[:, 0]).detach()
-    return zero_N.index_add(0, index_B, torch.ones_like(index_B, dtype=zero_N.dtype))

@@ -44,7 +44,6 @@ class NearestMean(nn.Module):
         """That of other rows; short lists are filled up with their own item, at 0."""
         near_IS = nearest(x_IF, self.k)
         there_IS = near_IS >= 0
-        own_I1 = torch.arange(len(x_IF), device=x_IF.device)[:, None]
-        near_IS = torch.where(there_IS, near_IS, own_I1)
+        near_IS = torch.where(there_IS, near_IS, near_IS[:, :1])  # the first is the item itself
         scale_I = there_IS.sum(1).to(x_IF.dtype).rsqrt()
         return NeighbourLists(near_IS, there_IS * scale_I[:, None] * scale_I[near_IS])

@@ -52,7 +52,7 @@ def nearest_cosines(z_IF: Tensor, k: int) -> NeighbourLists:
     its list is filled up with itself, at 0.
     """
     near_IK = apart(lambda z_IF: nearest(z_IF, k), z_IF.detach())
-    own_I1 = torch.arange(len(z_IF), device=z_IF.device)[:, None]
+    own_I1 = near_IK[:, :1]
     there_IK = torch.where(near_IK >= 0, near_IK, own_I1)
     unit_IF = F.normalize(z_IF, dim=1)
     cosine_IK = (unit_IF[:, None] * rows(unit_IF, there_IK)).sum(-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmrec.nn.formed import chunks, formed
+from mmrec.nn.tables import occurrences
 
 
 def drawn_nodes(num_nodes: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -48,8 +49,7 @@ def node_infonce(
         place_Q: (Q,) int64 where in `others_CD` each node is itself, and C where it is not.
     """
     anchor_QD, target_QD = F.normalize(anchor_QD, dim=-1) / tau, F.normalize(target_QD, dim=-1)
-    weight_Q = torch.zeros_like(anchor_QD[:, 0]).detach()
-    weight_Q = weight_Q.index_add(0, at_B, torch.ones_like(at_B, dtype=weight_Q.dtype))
+    weight_Q = occurrences(at_B, anchor_QD)
     if others_CD is None:
         others_CD, count_C = target_QD, weight_Q.clamp(max=1)
         place_Q = torch.arange(len(target_QD), device=target_QD.device)

@@ -159,8 +159,7 @@ class RCA(nn.Module):
         weight_P = torch.tanh(edge_dots(near, key_ND, joint_ND))
         sum_ND = spmm(near, value_ND, weight_P)
         if self.mean:
-            count_N = near.row_E.bincount(minlength=len(sum_ND)).clamp(min=1)
-            sum_ND = sum_ND / count_N[:, None]
+            sum_ND = sum_ND / near.length_N.clamp(min=1)[:, None]
         return F.relu(sum_ND)
 
 

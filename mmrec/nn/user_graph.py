@@ -74,7 +74,7 @@ class UserGraph(nn.Module):
         self.slots = slots
         # On the CPU whatever the model's device, as all draws are.
         self._row_E = self.graph.row_E
-        self._own_U = torch.bincount(self._row_E, minlength=self.graph.shape[0])
+        self._own_U = self.graph.length_N
         if int(self._own_U.max()) > slots:
             raise ValueError(f"{int(self._own_U.max())} neighbours do not fit into {slots} slots")
         count_E = self.graph.weight_E.double()
