@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmrec.cli import main_scaling, scaling_parser
+from mmrec.cli_scaling import main_scaling, scaling_parser
 from mmrec.graphs import Graph, nearest
 from mmrec.nn.rca import RCA, Reading
 from mmrec.study.claims import Claim

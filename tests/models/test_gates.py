@@ -13,8 +13,8 @@ from mmrec.data.dataset import Dataset, Dense, Tags, csr_rows
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.models.base import ModelConfig, Recommender
 from mmrec.nn.gates import ModalityGates, gated
-from tests.models import test_contract as contract
 from tests.models.every import TRAINED
+from tests.models.test_contract import assert_lanes_agree_with_solo_runs
 from tests.models.tiny import ITEMS, tiny
 
 NAMES = ("tags", "text")
@@ -140,7 +140,7 @@ def test_a_loss_moves_every_gate(name):
 
 @pytest.mark.slow
 def test_gated_lanes_agree_with_solo_runs(name):
-    contract.test_lanes_agree_with_solo_runs(GATED[name], False)
+    assert_lanes_agree_with_solo_runs(GATED[name], own_batches=False)
 
 
 @torch.no_grad()

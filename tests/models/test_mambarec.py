@@ -11,8 +11,8 @@ from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.models.base import Batch
 from mmrec.models.mambarec import MambaRec, MambaRecModel
 from mmrec.nn.views import batch_nodes
-from tests.models import test_contract as contract
 from tests.models.golden import assert_like, assert_norm, batch_of, features, golden, problem
+from tests.models.test_contract import assert_lanes_agree_with_solo_runs
 
 RECORD = golden("mambarec")
 CASE, DETAIL = RECORD["cases"]["main"], RECORD["detail"]["cases"]
@@ -422,7 +422,7 @@ def test_dilations_decide_scores_on_real_maps_alone(variant):
 def test_lanes_of_real_maps_agree_with_solo_runs(variant):
     changes = {"dim": 8, "reduction": 2, "spatial_shape": (2, 2, 2), "dilations": (1, 3)}
     cfg = override(MambaRec(variant=variant), changes)
-    contract.test_lanes_agree_with_solo_runs(cfg, own_batches=True)
+    assert_lanes_agree_with_solo_runs(cfg, own_batches=True)
 
 
 def test_dropout_leaves_its_share_and_is_drawn_by_epoch():
