@@ -4,9 +4,9 @@ A knockout replaces the vectors of some dense modalities by a filler, as in the 
 study (arXiv 2508.07399), where training and inference see the same. Here it may also be made at
 evaluation only: what such a model loses, and one that trained under the knockout does not, is what
 training adapts to. An encoder swap gives a modality the vectors of another feature. A density
-below 1 leaves users that share of their training interactions. All else is the baseline's: the
-split is the same, what is validated and tested on too, every other array is shared with it, and
-rows that a knocked out modality lacks stay missing.
+below 1 leaves users that share of their training interactions. A missing modality is one that no
+item has. All else is the baseline's: the split is the same, what is validated and tested on too,
+every other array is shared with it, and rows that a knocked out modality lacks stay missing.
 
 Letters in names: N items, P items that have the modality, F columns, E training interactions,
 U users.
@@ -14,6 +14,7 @@ U users.
 
 import dataclasses
 import hashlib
+import itertools
 from typing import Annotated, Literal
 
 import numpy as np
@@ -23,7 +24,17 @@ from pydantic import AfterValidator
 
 from mmrec.config import config
 from mmrec.data.checks import seal
-from mmrec.data.dataset import Dataset, Dense, Pairs
+from mmrec.data.dataset import (
+    INTERACTIONS,
+    Category,
+    Codes,
+    Dataset,
+    Dense,
+    Feature,
+    Neighbours,
+    Pairs,
+    Tags,
+)
 
 Filler = Literal["none", "noise", "matched", "constant", "zero", "mean", "shuffle"]
 When = Literal["train+eval", "eval"]
@@ -45,7 +56,7 @@ def _sorted_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], 
 
 @config
 class Condition:
-    """A knockout, an encoder swap, a density; by default the baseline, which changes nothing.
+    """Knockouts, swaps, a density, missing modalities; by default the baseline, which is as it is.
 
     What a filler makes of an item graph by cosines (`mmrec.graphs.nearest`): under constant and
     mean all rows are alike, and one list of items, the first of a fixed random order, is
@@ -55,9 +66,9 @@ class Condition:
     graph is the baseline's with its items moved. No filler makes a NaN.
 
     Raises:
-        ValueError: modalities without a filler, or a filler without modalities; a modality both
-            swapped and knocked out, or swapped with itself; a baseline, or a density below 1, at
-            evaluation only.
+        ValueError: modalities without a filler, or a filler without modalities; a modality that is
+            two of swapped, knocked out and missing, or swapped with itself; a baseline, or a
+            density below 1, at evaluation only; interactions that are missing in training too.
     """
 
     modalities: Annotated[tuple[str, ...], AfterValidator(_sorted)] = ()
@@ -82,15 +93,28 @@ class Condition:
     their interactions stay in the catalogue, and what is dropped does not become a candidate: all
     densities rank the same lists (see `mmrec.evaluation.Evaluator`)."""
 
+    missing: Annotated[tuple[str, ...], AfterValidator(_sorted)] = ()
+    """Item modalities of any kind that no item has; a filler puts something in their place.
+    `interactions` among them is what training pairs tell of an item, and can be missing at
+    evaluation only: the model then knows of an item what it would of an unseen one, while the users
+    keep what the pairs tell of them. Their order does not matter."""
+
     def __post_init__(self) -> None:
         if bool(self.modalities) != (self.filler != "none"):
             raise ValueError(
                 "a condition has both modalities and a filler, or neither: got modalities"
                 f" {self.modalities} and filler {self.filler!r}"
             )
-        both = sorted({modality for modality, _ in self.swap} & set(self.modalities))
-        if both:
-            raise ValueError(f"modalities are both swapped and knocked out: {both}")
+        changed = {
+            "swapped": {modality for modality, _ in self.swap},
+            "knocked out": set(self.modalities),
+            "missing": set(self.missing),
+        }
+        for one, other in itertools.combinations(changed, 2):
+            if both := sorted(changed[one] & changed[other]):
+                raise ValueError(f"modalities are both {one} and {other}: {both}")
+        if self.modalities == ("missing",):
+            raise ValueError("a modality called 'missing' has no knockout of its own: its name")
         if self.baseline and self.when != "train+eval":
             raise ValueError(
                 f"the baseline replaces nothing: it cannot do so at {self.when!r} only"
@@ -100,11 +124,16 @@ class Condition:
                 f"a density of {self.density} is of what is trained on: it cannot be had at"
                 f" {self.when!r} only"
             )
+        if INTERACTIONS in self.missing and self.when != "eval":
+            raise ValueError(
+                f"{INTERACTIONS!r} can be missing at 'eval' only, not at {self.when!r}: without"
+                " them there is nothing to train on"
+            )
 
     @property
     def baseline(self) -> bool:
         """Whether nothing is changed."""
-        return not self.modalities and not self.swap and self.density == 1
+        return not (self.modalities or self.swap or self.missing) and self.density == 1
 
     @property
     def knocked(self) -> str:
@@ -120,8 +149,9 @@ class Condition:
     def name(self) -> str:
         """For tables: `baseline`, `image=shuffle`, `image+text=noise`, `text<-tagtext`.
 
-        A density comes first and swaps before a knockout: `density=0.5,text<-tagtext,image=noise`.
-        A seed other than 0 and evaluation only come last: `image=noise#3@eval`.
+        A density comes first, then swaps, a knockout, what is missing:
+        `density=0.5,text<-tagtext,image=noise,missing=sound`. A seed other than 0 and evaluation
+        only come last: `image=noise#3@eval`, `missing=interactions+text@eval`.
         """
         if self.baseline:
             return "baseline"
@@ -129,7 +159,8 @@ class Condition:
         knockout = f"{self.knocked}={self.filler}" if self.modalities else ""
         seed = f"#{self.seed}" if self.seed else ""
         when = f"@{self.when}" if self.when != "train+eval" else ""
-        return ",".join(filter(None, (density, self.swapped, knockout))) + seed + when
+        missing = f"missing={'+'.join(self.missing)}" if self.missing else ""
+        return ",".join(filter(None, (density, self.swapped, knockout, missing))) + seed + when
 
 
 def apply(condition: Condition, data: Dataset) -> Dataset:
@@ -158,9 +189,13 @@ def apply(condition: Condition, data: Dataset) -> Dataset:
             _generator(f"condition/{condition.seed}/{name}"),
         )
         features[name] = Dense(feature.present, values_NF)
+    for name in condition.missing:
+        if name != INTERACTIONS:
+            features[name] = _emptied(data.feature(name))
     train = data.train if condition.density == 1 else _thinned(condition, data)
-    name = condition.name
-    return seal(dataclasses.replace(data, train=train, features=features, condition=name))
+    known = INTERACTIONS not in condition.missing
+    changed = dataclasses.replace(data, train=train, features=features, items_known=known)
+    return seal(dataclasses.replace(changed, condition=condition.name))
 
 
 def _dense(data: Dataset, name: str, by: str) -> Dense:
@@ -170,6 +205,24 @@ def _dense(data: Dataset, name: str, by: str) -> Dense:
             f"modality {name!r} is of kind {feature.kind}: only dense ones can be replaced by {by}"
         )
     return feature
+
+
+def _emptied(feature: Feature) -> Feature:
+    """The feature as it is where no entity has it: same kind, width and names."""
+    nowhere = {"present": np.zeros_like(feature.present)}
+    match feature:
+        case Dense():
+            return dataclasses.replace(feature, **nowhere, values=np.zeros_like(feature.values))
+        case Category() | Codes():
+            return dataclasses.replace(feature, **nowhere, codes=np.zeros_like(feature.codes))
+        case Tags():
+            starts = np.zeros_like(feature.starts)
+            return dataclasses.replace(feature, **nowhere, starts=starts, ids=feature.ids[:0])
+        case Neighbours():
+            starts, ids = np.zeros_like(feature.starts), feature.ids[:0]
+            weights = feature.weights[:0]
+            return dataclasses.replace(feature, **nowhere, starts=starts, ids=ids, weights=weights)
+    raise TypeError(f"{type(feature).__name__} is not a kind of feature")
 
 
 def _filled(

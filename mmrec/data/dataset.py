@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Pairs = NDArray[np.int64]
 """(E, 2) user-item pairs."""
 
+INTERACTIONS = "interactions"
+"""What training pairs tell of an item or a user, where it stands among their modalities."""
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -127,16 +130,24 @@ class Dataset:
     """What a reader should know: rows missing, columns rescaled, interactions dropped."""
     condition: str = "baseline"
     """What was done to the features, in words; see `mmrec.data.conditions`."""
+    items_known: bool = True
+    """Whether a model may use what training pairs tell of the items that it scores. Without it
+    they are what the items of a cold-item split are; what pairs tell of users stays."""
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits of the content: sizes, pairs of all three parts, and every feature."""
+        """16 hex digits of the content: sizes, pairs of all three parts, and every feature.
+
+        Also whether items are known, where they are not.
+        """
         sha = hashlib.sha256(f"{self.num_users} {self.num_items}".encode())
         for part in ("train", "valid", "test"):
             _feed(sha, part, {"pairs": getattr(self, part)})
         for side in ("features", "user_features"):
             for name, feature in sorted(getattr(self, side).items()):
                 _feed(sha, f"{side}/{name}/{feature.kind}", feature.arrays())
+        if not self.items_known:
+            sha.update(b"items unknown")
         return sha.hexdigest()[:16]
 
     def feature(self, name: str) -> Feature:

@@ -20,6 +20,8 @@ UNSCALED_RMS = 10.0
 """`scale="auto"` standardises a dense modality whose root mean square is beyond this."""
 DEAD_COLUMN = 1e-6
 """A column whose deviation is at most this share of the median column's carries only rounding."""
+SHOWN_LEVELS = 8
+"""A description names so many levels of a category."""
 
 _CODE_WORD = re.compile(r"<?(?:[A-Za-z]+_)?(\d+)>?")
 
@@ -109,10 +111,7 @@ def category(
     Raises:
         ValueError: a row outside 0..count-1 or given twice, or not one level.
     """
-    within(row_E, count, what)
-    times = np.bincount(row_E, minlength=count)
-    if times.max(initial=0) > 1:
-        raise ValueError(f"modality {what!r}: row {int(times.argmax())} is given more than once")
+    _once(row_E, count, what)
     filled = label_E != ""
     if not filled.any():
         raise ValueError(f"modality {what!r}: not one row has a level")
@@ -120,6 +119,28 @@ def category(
     codes, present = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
     codes[row_E[filled]], present[row_E[filled]] = id_E, True
     return Category(present, codes, names)
+
+
+def number(row_E: NDArray[np.int64], value_E: NDArray[np.floating], count: int, what: str) -> Dense:
+    """One number an entity, such as an age, as a column scaled to [0, 1]; NaN or no pair: missing.
+
+    The least number is 0 and the greatest 1 (the paper on SiBraR scales an age so); a column of
+    years would drown the other modalities.
+
+    Raises:
+        ValueError: a row outside 0..count-1 or given twice, or not two different numbers.
+    """
+    _once(row_E, count, what)
+    filled = ~np.isnan(value_E)
+    row_E, value_E = row_E[filled], value_E[filled]
+    if not len(value_E):
+        raise ValueError(f"modality {what!r}: not one row has a number")
+    low, high = value_E.min(), value_E.max()
+    if low == high:
+        raise ValueError(f"modality {what!r}: all {len(value_E)} numbers are {low:g}: no variation")
+    present, values_N1 = np.zeros(count, dtype=np.bool_), np.zeros((count, 1), dtype=np.float32)
+    present[row_E], values_N1[row_E, 0] = True, (value_E - low) / (high - low)
+    return Dense(present, values_N1)
 
 
 def codes(words: Sequence[Any], count: int, what: str) -> tuple[Codes, tuple[str, ...]]:
@@ -174,6 +195,33 @@ def neighbours(
     return Neighbours(np.diff(starts) > 0, starts, ids, weights), ((note,) if own else ())
 
 
+def described(feature: Feature) -> str:
+    """What a modality holds, in a line: `category, 2 levels (F, M), 40 of 40 present (100 %)`."""
+    match feature:
+        case Dense():
+            holds = _counted(feature.values.shape[1], "column")
+        case Tags():
+            mean = len(feature.ids) / max(1, int(feature.present.sum()))
+            holds = f"{_counted(len(feature.names), 'tag')}, {mean:.3g} each"
+        case Category():
+            shown = ", ".join(feature.names[:SHOWN_LEVELS])
+            more = ", ..." if len(feature.names) > SHOWN_LEVELS else ""
+            holds = f"{_counted(len(feature.names), 'level')} ({shown}{more})"
+        case Codes():
+            holds = f"code books of {', '.join(map(str, feature.sizes))}"
+        case Neighbours():
+            holds = _counted(len(feature.ids), "edge")
+        case _:
+            raise TypeError(f"a {type(feature).__name__} cannot be described")
+    there = int(feature.present.sum())
+    share = f"{100 * there / len(feature):.3g} %"
+    return f"{feature.kind}, {holds}, {there} of {len(feature)} present ({share})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def take(feature: Feature, rows: NDArray[np.int64]) -> Feature:
     """The modality of a subset of entities, row n being `rows[n]` of the old one.
 
@@ -211,6 +259,13 @@ def within(ids: NDArray[np.int64], count: int, what: str) -> None:
         raise ValueError(
             f"{what!r}: {len(outside)} ids are outside 0..{count - 1} (first: {ids[outside[0]]})"
         )
+
+
+def _once(row_E: NDArray[np.int64], count: int, what: str) -> None:
+    within(row_E, count, what)
+    times = np.bincount(row_E, minlength=count)
+    if times.max(initial=0) > 1:
+        raise ValueError(f"modality {what!r}: row {int(times.argmax())} is given more than once")
 
 
 def _levels(label_E: NDArray[np.object_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -168,10 +168,16 @@ def integers(frame: pd.DataFrame, column: str, path: Path) -> NDArray[np.int64]:
     return np.ascontiguousarray(series.to_numpy(dtype=np.int64))
 
 
-def numbers(frame: pd.DataFrame, column: str, path: Path) -> NDArray[np.float64]:
-    """A column as float64, finite; ValueError shows the first cell that is not."""
+def numbers(
+    frame: pd.DataFrame, column: str, path: Path, *, gaps: bool = False
+) -> NDArray[np.float64]:
+    """A column as float64, finite; ValueError shows the first cell that is not.
+
+    With `gaps` a cell may be empty (or a parquet NaN), and is NaN.
+    """
     number = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    odd = np.flatnonzero(~np.isfinite(number) | frame[column].isna())
+    empty = frame[column].isna().to_numpy()
+    odd = np.flatnonzero(~empty & ~np.isfinite(number) if gaps else ~np.isfinite(number) | empty)
     if len(odd):
         raise ValueError(
             f"{path}: column {column!r} must hold finite numbers, but {len(odd)} rows do not"

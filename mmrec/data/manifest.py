@@ -22,11 +22,13 @@ class FeatureFile:
     file: str
     """Path from the manifest's folder."""
     kind: Kind
-    """What the file holds.
+    """What the file holds, of items and of users alike.
 
-    dense: `.npy`, (N, F), row = id. tags: csv or parquet with columns `id` and `tag`, one row a
-    pair. category: csv or parquet with columns `id` and `level`. codes: JSON from id to a list of
-    code words. graph: `.npz` with the arrays of a scipy CSR matrix.
+    dense: `.npy`, (N, F), row = id. number: csv or parquet with columns `id` and `value`, scaled to
+    [0, 1] from the least to the greatest. tags: csv or parquet with columns `id` and `tag`, one row
+    a pair. category: csv or parquet with columns `id` and `level`. codes: JSON from id to a list of
+    code words. graph: `.npz` with the arrays of a scipy CSR matrix. An id without a row (or, of a
+    dense file, whose row is NaN) is missing.
     """
 
 
@@ -39,7 +41,8 @@ class Manifest:
     {"interactions": "interactions.parquet",
      "features": {"text": {"file": "text.npy", "kind": "dense"},
                   "genres": {"file": "genres.csv", "kind": "tags"}},
-     "user_features": {"gender": {"file": "gender.csv", "kind": "category"}}}
+     "user_features": {"gender": {"file": "gender.csv", "kind": "category"},
+                       "age": {"file": "age.csv", "kind": "number"}}}
     """
 
     interactions: str

@@ -1,4 +1,4 @@
-"""Modality files: one file to one modality, or, for a file of user attributes, to several.
+"""Modality files: one file to one modality, or, for a table of attributes, to several.
 
 Letters in names: E rows of a table, N entities.
 """
@@ -13,15 +13,20 @@ import numpy as np
 from mmrec.data import features, files
 from mmrec.data.dataset import Feature
 
-Kind = Literal["dense", "tags", "category", "codes", "graph"]
+Kind = Literal["dense", "number", "tags", "category", "codes", "graph"]
+Side = Literal["item", "user"]
 Found = tuple[Mapping[str, Feature], tuple[str, ...]]
 """(modalities by name, notes)."""
+
+MANY_LEVELS = 30
+"""A category of more levels than this, all of them numbers, is likely to be meant as a number."""
 
 
 def read_kind(kind: Kind, path: Path, name: str, count: int) -> Found:
     """The modality `name` of `count` entities from a file of a stated kind.
 
-    Tables have the columns `id` and, for tags, `tag`, for a category, `level`.
+    Tables have the columns `id` and, for tags, `tag`, for a category, `level`, for a number,
+    `value`.
     """
     match kind:
         case "dense":
@@ -32,24 +37,28 @@ def read_kind(kind: Kind, path: Path, name: str, count: int) -> Found:
             return read_graph(path, name, count)
         case "tags":
             return read_tags(path, name, count, "id", "tag")
+        case "number":
+            frame, _ = files.read_table(path, ("id", "value"))
+            row_E = files.integers(frame, "id", path)
+            value_E = files.numbers(frame, "value", path, gaps=True)
+            return {name: features.number(row_E, value_E, count, name)}, ()
         case "category":
             frame, _ = files.read_table(path, ("id", "level"), text=("level",))
             row_E, level_E = files.integers(frame, "id", path), files.strings(frame, "level")
             return {name: features.category(row_E, level_E, count, name)}, ()
 
 
-def read_item_file(path: Path, count: int) -> Found:
-    """What a file's name promises of items; nothing, where it promises nothing."""
-    if path.name == "item_tags.csv":
-        return read_tags(path, "tags", count, "itemID", "tag")
-    if path.name == "item_text.csv":
+def read_side_file(path: Path, side: Side, count: int) -> Found:
+    """What a file's name promises of a side's entities; nothing, where it promises nothing."""
+    if path.name == f"{side}_tags.csv":
+        return read_tags(path, "tags", count, f"{side}ID", "tag")
+    if path.name == f"{side}_features.csv":
+        return read_categories(path, count, f"{side}ID")
+    if path.name == f"{side}_numbers.csv":
+        return read_numbers(path, count, f"{side}ID")
+    if side == "item" and path.name == "item_text.csv":
         return read_genres(path, count)
-    patterns: tuple[tuple[str, str, Callable[[Path, str, int], Found]], ...] = (
-        (r"(.+)_feat\.npy", "{}", read_dense),
-        (r"semantic_ids_(.+)\.json", "{}_codes", read_codes),
-        (r"(.+)_knn\d+\.npz", "{}", read_graph),
-    )
-    for pattern, label, read in patterns:
+    for pattern, label, read in _PATTERNS[side]:
         found = re.fullmatch(pattern, path.name)
         if found:
             return read(path, label.format(found[1]), count)
@@ -103,11 +112,41 @@ def read_genres(path: Path, count: int) -> Found:
     return {"genres": features.tags(row_E, genre_E, count, "genres")}, ()
 
 
-def read_user_file(path: Path, count: int) -> Found:
-    """Every column of a table but `userID`, each as a category of its own values."""
-    names = [name for name in files.columns(path) if name != "userID"]
-    frame, _ = files.read_table(path, ("userID",), names, text=names)
-    row_E = files.integers(frame, "userID", path)
+def read_categories(path: Path, count: int, id_column: str) -> Found:
+    """Every further column of a table, each as a category of its own values."""
+    names = [name for name in files.columns(path) if name != id_column]
+    frame, _ = files.read_table(path, (id_column,), names, text=names)
+    row_E = files.integers(frame, id_column, path)
+    found, notes = {}, []
+    for name in names:
+        found[name] = features.category(row_E, files.strings(frame, name), count, name)
+        levels = found[name].names
+        if len(levels) > MANY_LEVELS and all(re.fullmatch(r"-?\d+(\.\d+)?", x) for x in levels):
+            instead = path.name.replace("features", "numbers")
+            notes.append(
+                f"{name}: {len(levels)} levels, all of them numbers, taken as a category;"
+                f" {instead} would make it a number"
+            )
+    return found, tuple(notes)
+
+
+def read_numbers(path: Path, count: int, id_column: str) -> Found:
+    """Every further column of a table, each as a number scaled to [0, 1]; empty is missing."""
+    names = [name for name in files.columns(path) if name != id_column]
+    frame, _ = files.read_table(path, (id_column,), names)
+    row_E = files.integers(frame, id_column, path)
     return {
-        name: features.category(row_E, files.strings(frame, name), count, name) for name in names
+        name: features.number(row_E, files.numbers(frame, name, path, gaps=True), count, name)
+        for name in names
     }, ()
+
+
+_PATTERNS: Mapping[Side, tuple[tuple[str, str, Callable[[Path, str, int], Found]], ...]] = {
+    "item": (
+        (r"(.+)(?<!_user)_feat\.npy", "{}", read_dense),
+        (r"semantic_ids_(.+)\.json", "{}_codes", read_codes),
+        (r"(.+)_knn\d+\.npz", "{}", read_graph),
+    ),
+    "user": ((r"(.+)_user_feat\.npy", "{}", read_dense),),
+}
+"""(file name, name of the modality, how it is read)."""

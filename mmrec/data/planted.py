@@ -1,11 +1,10 @@
 """Synthetic datasets whose answer is known: how much of a user's taste each modality shows.
 
-Letters in names: U users, I items, L latent factors, F columns of a modality, C users of a chunk,
-K most interactions of a user in the chunk, E interactions, T users with two tastes.
+Letters in names: U users, I items, L latent factors, C users of a chunk, K most interactions of a
+user in the chunk, E interactions, T users with two tastes.
 """
 
 import dataclasses
-import hashlib
 from typing import Annotated
 
 import numpy as np
@@ -13,36 +12,13 @@ from annotated_types import Ge, Interval
 from numpy.typing import NDArray
 
 from mmrec.config import config
-from mmrec.data.dataset import Dataset, Dense, Feature
+from mmrec.data.dataset import Dataset
+from mmrec.data.planted_features import Modality, Tastes, check_modalities, stream
 from mmrec.data.raw import Raw, Split
 from mmrec.data.splits import SPLIT_SEED, split
 
 _Array = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000
-_GRID = 1024.0
-
-
-@config
-class Modality:
-    """What one planted modality is like."""
-
-    name: str
-    width: Annotated[int, Ge(1)] = 32
-    """Columns of the feature table."""
-    informativeness: Annotated[float, Interval(ge=0, le=1)] = 0.85
-    """Share of the modality's latent variance that is the items' taste factors; the rest is
-    something about the items that no user cares for. 0 is pure noise."""
-    noise: Annotated[float, Ge(0)] = 0.3
-    """Deviation of white noise in each column; a column's latent part has deviation near 1."""
-    missing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of the items without this modality, rounded down."""
-    encodes: str = ""
-    """The modality whose latent rows this one shows too, by a map and white noise of its own, as a
-    second encoder of the same texts does; empty: it has latent rows of its own. The
-    informativeness is that of those rows, so the two must agree in it."""
-    kept: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    """Share of the latent factors that are shown at all, the first ones; rounded, at least one. A
-    lossy encoder keeps few."""
 
 
 @config
@@ -57,6 +33,8 @@ class Planted:
         Modality(name="text", width=32),
         Modality(name="image", width=48),
     )
+    user_modalities: tuple[Modality, ...] = ()
+    """What is known of users, from their tastes (of those with two, from the first)."""
     factors: Annotated[int, Ge(1)] = 24
     """Latent taste factors, standard normal for users and items."""
     taste: Annotated[float, Ge(0)] = 3.0
@@ -64,7 +42,7 @@ class Planted:
     popularity: Annotated[float, Ge(0)] = 0.6
     """Power law: the r-th most popular item has weight r ** -popularity; 0 is flat."""
     noise_correlation: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Correlation, between modalities, of what they show beside taste."""
+    """Correlation, between modalities of a side, of what they show beside taste."""
     second_taste: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the users, rounded, who have two unrelated tastes and take half of their
     interactions by each; the other users' interactions are those without it."""
@@ -96,80 +74,35 @@ def planted_raw(spec: Planted, name: str = "planted") -> Raw:
     and so on. A modality's row of item i is A (sqrt(v) q_i + sqrt(1 - v) z_i) / sqrt(L) plus
     white noise, where v is its informativeness, A a random matrix, and z_i standard normal with
     the stated correlation between modalities. One that encodes another has that one's z_i. One
-    that keeps K of the L factors has these alone, divided by sqrt(K).
+    that keeps K of the L factors has these alone, divided by sqrt(K). Tags, a level or a number
+    are read off such a row. Modalities of users have p_u for q_i.
 
     Every array has a random stream of its own, keyed by name: changing a modality changes neither
     the interactions nor another modality.
     """
-    _check_modalities(spec.modalities)
-    taste_UL = _stream(spec, "users").standard_normal((spec.users, spec.factors))
-    taste_IL = _stream(spec, "items").standard_normal((spec.items, spec.factors))
-    features: dict[str, Feature] = {
-        modality.name: _modality(spec, modality, taste_IL) for modality in spec.modalities
-    }
-    return Raw(name, spec.users, spec.items, _interactions(spec, taste_UL, taste_IL), features)
-
-
-def _stream(spec: Planted, name: str) -> np.random.Generator:
-    key = hashlib.sha256(f"planted/{spec.seed}/{name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(key[:16], "big"))
-
-
-def _check_modalities(modalities: tuple[Modality, ...]) -> None:
-    by_name = {modality.name: modality for modality in modalities}
-    if len(by_name) != len(modalities):
-        names = [modality.name for modality in modalities]
-        raise ValueError(f"planted modalities must have distinct names, got {names}")
-    own = [modality.name for modality in modalities if not modality.encodes]
-    for modality in modalities:
-        if modality.encodes and modality.encodes not in own:
-            raise ValueError(
-                f"planted modality {modality.name!r} encodes {modality.encodes!r}, which has no"
-                f" latent rows of its own; there are: {', '.join(own) or 'none'}"
-            )
-        informed = by_name[modality.encodes or modality.name].informativeness
-        if modality.informativeness != informed:
-            raise ValueError(
-                f"planted modality {modality.name!r} has an informativeness of"
-                f" {modality.informativeness}, but that of {modality.encodes!r}, whose latent rows"
-                f" it shows, is {informed}"
-            )
-
-
-def _modality(spec: Planted, modality: Modality, taste_IL: _Array) -> Dense:
-    own = _stream(spec, f"modality/{modality.name}")
-    latent_IL = _latent(spec, modality, taste_IL, own)
-    kept = max(1, round(modality.kept * spec.factors))
-    map_LF = own.standard_normal((kept, modality.width)) / np.sqrt(kept)
-    values_IF = latent_IL[:, :kept] @ map_LF
-    values_IF += modality.noise * own.standard_normal(values_IF.shape)
-    # Machines differ in the last bits of a matrix product; on a grid their digests agree.
-    values_IF = np.round(values_IF * _GRID) / _GRID
-    missing = own.permutation(spec.items)[: int(modality.missing * spec.items)]
-    present = np.ones(spec.items, dtype=np.bool_)
-    present[missing], values_IF[missing] = False, 0
-    return Dense(present, values_IF.astype(np.float32))
-
-
-def _latent(
-    spec: Planted, modality: Modality, taste_IL: _Array, own: np.random.Generator
-) -> _Array:
-    """(I, L) what a modality could show; rows of its own are the first draw of its stream `own`."""
-    source = _stream(spec, f"modality/{modality.encodes}") if modality.encodes else own
-    shared_IL = _stream(spec, "shared noise").standard_normal(taste_IL.shape)
-    correlation, informed = spec.noise_correlation, modality.informativeness
-    beside_IL = source.standard_normal(taste_IL.shape) * np.sqrt(1 - correlation)
-    beside_IL += shared_IL * np.sqrt(correlation)
-    return np.sqrt(informed) * taste_IL + np.sqrt(1 - informed) * beside_IL
+    check_modalities(spec.modalities)
+    check_modalities(spec.user_modalities)
+    taste_UL = stream(spec.seed, "users").standard_normal((spec.users, spec.factors))
+    taste_IL = stream(spec.seed, "items").standard_normal((spec.items, spec.factors))
+    items = Tastes(taste_IL, "item", spec.seed, spec.noise_correlation)
+    users = Tastes(taste_UL, "user", spec.seed, spec.noise_correlation)
+    return Raw(
+        name,
+        spec.users,
+        spec.items,
+        _interactions(spec, taste_UL, taste_IL),
+        {modality.name: items.show(modality) for modality in spec.modalities},
+        {modality.name: users.show(modality) for modality in spec.user_modalities},
+    )
 
 
 def _interactions(spec: Planted, taste_UL: _Array, taste_IL: _Array) -> NDArray[np.int64]:
     """(E, 2) pairs, by user, then by the order of the draw."""
-    rng = _stream(spec, "interactions")
+    rng = stream(spec.seed, "interactions")
     count_U = _counts(spec, rng)
     weight_I = (1.0 + rng.permutation(spec.items)) ** -spec.popularity
     strength = spec.taste / np.sqrt(spec.factors)
-    own = _stream(spec, "second taste")
+    own = stream(spec.seed, "second taste")
     second_T = np.sort(own.permutation(spec.users)[: round(spec.second_taste * spec.users)])
     later_U = np.zeros_like(count_U)
     later_U[second_T] = count_U[second_T] // 2
@@ -238,12 +171,15 @@ def _counts(spec: Planted, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def noise_only(spec: Planted) -> Planted:
     """The same interactions, and modalities that show nothing of taste."""
-    blind = (dataclasses.replace(m, informativeness=0.0) for m in spec.modalities)
-    return dataclasses.replace(spec, modalities=tuple(blind))
+    items, users = (
+        tuple(dataclasses.replace(m, informativeness=0.0) for m in modalities)
+        for modalities in (spec.modalities, spec.user_modalities)
+    )
+    return dataclasses.replace(spec, modalities=items, user_modalities=users)
 
 
 def with_worse_encoders(spec: Planted) -> Planted:
-    """The same, and of each modality X an `X_b` that keeps the first third of the same latent."""
+    """The same, and of each item modality X an `X_b` that keeps a third of the same latent."""
     worse = (
         dataclasses.replace(m, name=f"{m.name}_b", encodes=m.name, kept=1 / 3)
         for m in spec.modalities
@@ -263,6 +199,23 @@ BUILT_IN: dict[str, Planted] = {
     "planted-encoders": with_worse_encoders(Planted()),
     # Few factors and long histories, so that two tastes show in a user's items.
     "planted-diverse": Planted(second_taste=0.5, factors=8, interactions=8_000),
+    # Of every kind on both sides. Half of a content is beside taste, so that no single one ranks as
+    # well as the interactions do.
+    "planted-five": Planted(
+        interactions=8_000,
+        factors=12,
+        modalities=(
+            Modality(name="text", width=32, informativeness=0.6),
+            Modality(name="image", width=48, informativeness=0.5),
+            Modality(name="audio", width=24, informativeness=0.5),
+            Modality(name="genres", kind="tags", width=20, informativeness=1.0, noise=0.0),
+        ),
+        user_modalities=(
+            Modality(name="gender", kind="category", width=2),
+            Modality(name="occupation", kind="category", width=8),
+            Modality(name="age", kind="number", width=1),
+        ),
+    ),
     "planted-1m": Planted(users=10_000, items=4_000, interactions=1_000_000),
 }
 """By the names that `mmrec.data.sources.load` knows."""

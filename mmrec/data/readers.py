@@ -7,15 +7,21 @@ Ids are whole numbers from 0. Which of three kinds a folder is, its files say:
                   2 test), `rating`, `timestamp` (rows of a user are put in order of time).
   sequences.json  {"0": [items of user 0 in order of time], ...}.
 
-Beside the last two, these files are modalities (X is any name):
+Beside the last two, these files are modalities of items (X is any name):
 
   X_feat.npy           dense X, row = item id; a row that is wholly NaN is a missing item
   item_tags.csv        tags `tags`: itemID, tag, one row a pair (a `count` is not used)
   item_text.csv        tags `genres`: itemID, genres separated by "|" (texts are not used)
+  item_features.csv    itemID, and one category a further column; an empty cell is missing, and
+                       numbers are levels like any other
+  item_numbers.csv     itemID, and one number a further column, scaled to [0, 1] from the least to
+                       the greatest; an empty cell is missing
   semantic_ids_X.json  codes `X_codes`: {"0": ["<a_17>", ...], ...}
   X_knnK.npz           graph `X`: the arrays of a scipy CSR matrix
-  user_features.csv    userID, and one category a further column; numbers such as an age are
-                       levels like any other (a manifest can make them dense instead)
+
+and these of users: `X_user_feat.npy`, `user_tags.csv`, `user_features.csv` and `user_numbers.csv`,
+with userID. So an age in years belongs into `user_numbers.csv`, and a code such as 25 for "25 to
+34" into `user_features.csv`.
 
 What else lies in a folder is left alone, and a note says so.
 
@@ -35,11 +41,10 @@ from mmrec.data import files
 from mmrec.data.checks import check_features, check_ids, check_unique
 from mmrec.data.dataset import Feature
 from mmrec.data.manifest import MANIFEST, PARTS, FeatureFile, read_manifest
-from mmrec.data.modalities import read_item_file, read_kind, read_user_file
+from mmrec.data.modalities import Side, read_kind, read_side_file
 from mmrec.data.raw import Raw
 
 SEQUENCES = "sequences.json"
-USER_FILE = "user_features.csv"
 MAX_SPARSITY = 10
 """Ids beyond so many times the number of distinct ones are no numbering from 0."""
 
@@ -138,26 +143,24 @@ def _read_sequences(path: Path) -> Raw:
 
 def _with_files_beside(raw: Raw, interactions: Path, unused: list[str]) -> Raw:
     """`raw` with the modality files of its folder; `unused` columns join the closing note."""
-    item_features: dict[str, Feature] = {}
-    user_features: Mapping[str, Feature] = {}
+    found: dict[str, dict[str, Feature]] = {"item": {}, "user": {}}
+    counts: dict[Side, int] = {"item": raw.num_items, "user": raw.num_users}
     notes, unused = list(raw.notes), list(unused)
     for path in sorted(interactions.parent.iterdir()):
         if path == interactions:
             continue
-        if path.name == USER_FILE:
-            user_features, said = read_user_file(path, raw.num_users)
-        else:
-            found, said = read_item_file(path, raw.num_items)
-            if not found:
-                unused.append(path.name)
-            for name in found.keys() & item_features.keys():
+        of_sides = {side: read_side_file(path, side, count) for side, count in counts.items()}
+        if not any(more for more, _ in of_sides.values()):
+            unused.append(path.name)
+        for side, (more, said) in of_sides.items():
+            for name in more.keys() & found[side].keys():
                 raise ValueError(f"{path}: a second file for the modality {name!r}")
-            item_features |= found
-        notes += said
+            found[side] |= more
+            notes += said
     if unused:
         notes.append(f"not used: {', '.join(unused)}")
     return dataclasses.replace(
-        raw, features=item_features, user_features=user_features, notes=tuple(notes)
+        raw, features=found["item"], user_features=found["user"], notes=tuple(notes)
     )
 
 

@@ -9,6 +9,7 @@ from mmrec.data import splits
 from mmrec.data.dataset import Dataset
 from mmrec.data.features import Scale
 from mmrec.data.planted import BUILT_IN, Planted, planted_raw
+from mmrec.data.planted_features import Modality
 from mmrec.data.raw import Raw, Split, scaled, with_k_core, with_min_rating
 from mmrec.data.readers import read_folder
 
@@ -72,14 +73,21 @@ def available(data_root: Path | None = None) -> dict[str, str]:
 
 
 def _summary(spec: Planted) -> str:
-    names = ", ".join(
-        f"{modality.name} (pure noise)" if modality.informativeness == 0 else modality.name
-        for modality in spec.modalities
-    )
+    items, users = map(_names, (spec.modalities, spec.user_modalities))
     return (
         f"synthetic, {spec.users} users, {spec.items} items, {spec.interactions} interactions;"
-        f" {names}"
+        f" {items}" + (f"; of users {users}" if users else "")
     )
+
+
+def _names(modalities: tuple[Modality, ...]) -> str:
+    """`text, image (pure noise), genres (tags)`."""
+    names = []
+    for modality in modalities:
+        said = [] if modality.kind == "dense" else [modality.kind]
+        said += ["pure noise"] if modality.informativeness == 0 else []
+        names.append(modality.name + (f" ({', '.join(said)})" if said else ""))
+    return ", ".join(names)
 
 
 def _raw(name: str, data_root: Path | None) -> Raw:

@@ -13,9 +13,8 @@ from mmrec.data.conditions import Condition, apply
 from mmrec.data.dataset import Dataset, Dense, Tags
 from mmrec.data.planted import Modality, Planted, planted
 from mmrec.evaluation import PROTOCOLS
-from mmrec.models.base import ModelConfig
 from mmrec.training import Run, RunConfig, TrainConfig, fit
-from tests.models.every import CONFIGS
+from tests.models.every import READERS
 
 RANDOM = ("noise", "matched", "shuffle")
 FILLERS = (*RANDOM, "constant", "zero", "mean")
@@ -164,6 +163,19 @@ def test_a_second_condition_is_refused(data):
             "",
             "text<-tagtext",
         ),
+        ({"missing": ("text", "image")}, "missing=image+text", "", ""),
+        (
+            {"missing": ("text", "interactions"), "when": "eval"},
+            "missing=interactions+text@eval",
+            "",
+            "",
+        ),
+        (
+            {**KNOCKOUT, "density": 0.5, "missing": ("sound",), "swap": (("vit", "a"),), "seed": 3},
+            "density=0.5,vit<-a,image+text=noise,missing=sound#3",
+            "image+text",
+            "vit<-a",
+        ),
         (
             {**KNOCKOUT, "swap": (("sound", "vggish"),), "seed": 2},
             "sound<-vggish,image+text=noise#2",
@@ -189,6 +201,7 @@ def test_what_names_a_trial_does_not_grow_with_what_it_does_not_use():
     assert changed(Condition(**KNOCKOUT, when="eval")) != changed(Condition(**KNOCKOUT))
     assert changed(Condition(density=1.0)) == {"": "Condition"}
     assert changed(Condition(density=0.5)) == {"": "Condition", "density": 0.5}
+    assert changed(Condition(missing=("b", "a"))) == {"": "Condition", "missing": ["a", "b"]}
 
 
 def test_when_is_the_callers_business(data):
@@ -229,6 +242,15 @@ def test_the_order_of_modalities_does_not_make_another_condition():
             {"swap": (("a", "b"),), "modalities": ("a",), "filler": "zero"},
             r"both swapped and knocked out: \['a'\]",
         ),
+        ({"missing": ("a", "a")}, "named more than once"),
+        (
+            {"missing": ("b", "a"), "modalities": ("a",), "filler": "zero"},
+            r"both knocked out and missing: \['a'\]",
+        ),
+        ({"missing": ("b", "a"), "swap": (("a", "c"),)}, r"both swapped and missing: \['a'\]"),
+        ({"missing": ("interactions",)}, "'interactions' can be missing at 'eval' only"),
+        ({"missing": ("a",), "density": 0.5, "when": "eval"}, "a density of 0.5 is of what"),
+        ({"modalities": ("missing",), "filler": "zero"}, "called 'missing' has no knockout"),
     ],
 )
 def test_half_a_condition_is_refused(change, message):
@@ -346,24 +368,9 @@ def test_every_interaction_of_a_user_is_kept_as_often():
 # --- what models make of it
 
 
-def readings(cfg: ModelConfig) -> list[ModelConfig]:
-    """With feature tables as they are and, where the model can train them, trained."""
-    if not hasattr(cfg, "train_features"):
-        return [cfg]
-    return [override(cfg, {"train_features": trained}) for trained in (False, True)]
-
-
-USERS_OF_FEATURES = [
-    pytest.param(reading, id=f"{name}-{kind}")
-    for name, cfg in CONFIGS.items()
-    if cfg.CARD.modalities != "none"
-    for reading, kind in zip(readings(cfg), ("frozen", "trained"), strict=False)
-]
-
-
 @pytest.fixture(scope="module")
 def worlds():
-    """Both modalities all alike, all zero, or as they are while most items lose all interactions.
+    """Both modalities all alike, all zero, missing, or as they are with few interactions left.
 
     It is a small dataset; some items lack the text.
     """
@@ -371,11 +378,12 @@ def worlds():
     base = planted(Planted(users=20, items=30, interactions=200, modalities=modalities, factors=4))
     thinned = apply(Condition(density=0.05), base)
     assert len(np.unique(thinned.train[:, 1])) < 20
-    return [*(knocked(base, filler, "image", "text") for filler in ("constant", "zero")), thinned]
+    filled = (knocked(base, filler, "image", "text") for filler in ("constant", "zero"))
+    return [*filled, thinned, apply(Condition(missing=("image", "text")), base)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cfg", USERS_OF_FEATURES)
+@pytest.mark.parametrize("cfg", READERS.values(), ids=READERS)
 def test_no_model_makes_nan_of_a_condition(worlds, cfg):
     """In a step and an evaluation, though columns have deviation 0, rows length 0 or degree 0."""
     train = TrainConfig(epochs=1, batch_size=1000)

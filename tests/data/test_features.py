@@ -2,9 +2,9 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mmrec.data import features
 from mmrec.data.dataset import Category, Codes, Dense, Neighbours, Tags
@@ -39,6 +39,38 @@ def test_broken_rows_are_refused_with_modality_and_count(bad):
 def test_what_is_no_feature_table_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         features.dense(values, "image")
+
+
+def test_a_number_is_scaled_from_the_least_to_the_greatest_and_gaps_are_missing():
+    feature = features.number(np.array([3, 0, 4, 1]), np.array([40.0, 15, NAN, 65]), 5, "age")
+    assert feature.present.tolist() == [True, True, False, True, False]
+    assert feature.values.tolist() == [[0], [1], [0], [0.5], [0]]
+    assert feature.values.dtype == np.float32
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=20, unique=True))
+def test_numbers_agree_with_scikit_learn_whatever_the_unit(ages):
+    rows, years = np.arange(len(ages)), np.array(ages, dtype=np.float64)
+    found = features.number(rows, years, len(ages), "age").values
+    expected = MinMaxScaler().fit_transform(years[:, None])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    days = features.number(rows, 365 * years + 7, len(ages), "age").values
+    np.testing.assert_allclose(days, found, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "message"),
+    [
+        ([0, 1], [30.0, 30], "'age': all 2 numbers are 30: no variation"),
+        ([0, 1], [NAN, NAN], "'age': not one row has a number"),
+        ([0, 0], [30.0, 40], "'age': row 0 is given more than once"),
+        ([0, 3], [30.0, 40], r"'age': 1 ids are outside 0..2 \(first: 3\)"),
+    ],
+)
+def test_bad_numbers_are_refused(rows, values, message):
+    with pytest.raises(ValueError, match=message):
+        features.number(np.array(rows), np.array(values), 3, "age")
 
 
 def dense(values, present=None):
@@ -196,3 +228,33 @@ def test_taking_rows_is_indexing_whatever_the_kind(data, count, seed):
     kept = graph[rows][:, rows]
     np.testing.assert_array_equal(as_matrix(taken, len(rows)), kept.astype(np.float32))
     np.testing.assert_array_equal(taken.present, kept.any(1))
+
+
+@pytest.mark.parametrize(
+    ("feature", "line"),
+    [
+        (
+            dense(np.zeros((8, 3)), [True] * 7 + [False]),
+            "dense, 3 columns, 7 of 8 present (87.5 %)",
+        ),
+        (dense([[0], [1]]), "dense, 1 column, 2 of 2 present (100 %)"),
+        (
+            features.tags(np.array([0, 0, 2]), np.array(["a", "b", "a"], object), 4, "tags"),
+            "tags, 2 tags, 1.5 each, 2 of 4 present (50 %)",
+        ),
+        (
+            features.category(np.array([0, 1]), np.array(["m", "f"], object), 2, "gender"),
+            "category, 2 levels (f, m), 2 of 2 present (100 %)",
+        ),
+        (
+            features.category(np.arange(10), np.arange(10).astype(str).astype(object), 10, "age"),
+            "category, 10 levels (0, 1, 2, 3, 4, 5, 6, 7, ...), 10 of 10 present (100 %)",
+        ),
+        (
+            features.codes([["a_1", "b_0"], ["a_4", "b_2"]], 2, "codes")[0],
+            "codes, code books of 5, 3, 2 of 2 present (100 %)",
+        ),
+    ],
+)
+def test_what_a_modality_holds_in_a_line(feature, line):
+    assert features.described(feature) == line

@@ -6,96 +6,21 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mmrec.data.dataset import Dense
 from mmrec.data.interests import diversity
-from mmrec.data.planted import BUILT_IN, Modality, Planted, noise_only, planted, planted_raw
+from mmrec.data.planted import BUILT_IN, Planted, noise_only, planted, planted_raw
+from mmrec.data.planted_features import Modality
+from tests.data.probes import (
+    content,
+    cosine,
+    ids_only,
+    ndcg_at_10,
+    popularity,
+    table,
+    train_matrix,
+    values,
+)
 
 SMALL = Planted(users=60, items=120, interactions=1200)
-
-
-def values(data, name):
-    feature = data.features[name]
-    assert isinstance(feature, Dense)
-    return feature.values[feature.present].astype(np.float64)
-
-
-def cosine(rows):
-    rows = rows - rows.mean(0)
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows @ rows.T
-
-
-def signal(data, name):
-    """Mean cosine of two items of one user, less that of two items at random."""
-    cosine_II = cosine(values(data, name))
-    liked_UI = np.zeros((data.num_users, data.num_items))
-    liked_UI[data.train[:, 0], data.train[:, 1]] = 1
-    together_II = liked_UI.T @ liked_UI
-    np.fill_diagonal(together_II, 0)
-    apart = ~np.eye(data.num_items, dtype=bool)
-    return np.average(cosine_II, weights=together_II) - cosine_II[apart].mean()
-
-
-def test_items_of_one_user_are_alike_as_far_as_a_modality_informs():
-    levels = [0.0, 0.3, 0.6, 1.0]
-    modalities = tuple(Modality(name=f"m{n}", informativeness=v) for n, v in enumerate(levels))
-    data = planted(Planted(modalities=modalities))
-    found = [signal(data, f"m{n}") for n in range(4)]
-    assert found == sorted(found)
-    assert abs(found[0]) < 0.01
-    assert found[3] > 0.04
-
-
-def ndcg_at_10(score_UI, data):
-    """Of the validation items, training items masked."""
-    wanted_UI = np.zeros(score_UI.shape)
-    wanted_UI[data.valid[:, 0], data.valid[:, 1]] = 1
-    masked_UI = np.where(train_matrix(data) > 0, -np.inf, score_UI)
-    hits = np.take_along_axis(wanted_UI, np.argsort(-masked_UI, axis=1)[:, :10], axis=1)
-    discount = 1 / np.log2(np.arange(10) + 2)
-    best = np.cumsum(discount)[np.minimum(wanted_UI.sum(1).astype(int), 10) - 1]
-    return float(np.mean((hits @ discount / best)[wanted_UI.any(1)]))
-
-
-def train_matrix(data):
-    liked_UI = np.zeros((data.num_users, data.num_items))
-    liked_UI[data.train[:, 0], data.train[:, 1]] = 1
-    return liked_UI
-
-
-def content(data, *names):
-    """Best kernel ridge regression of a user's row on the items' features, over a small grid."""
-    liked_UI = train_matrix(data)
-    tables = [values(data, name) - values(data, name).mean(0) for name in names]
-    rows = np.concatenate([table / np.sqrt(table.var(0).sum()) for table in tables], axis=1)
-    kernel, own = rows @ rows.T, np.eye(data.num_items)
-    popular_I = liked_UI.mean(0)
-    return max(
-        ndcg_at_10(
-            popular_I + (liked_UI - popular_I) @ np.linalg.solve(kernel + w * own, kernel), data
-        )
-        for w in (1, 3, 10)
-    )
-
-
-def popularity(data):
-    """Every user gets the items in order of their training count."""
-    popular_I = train_matrix(data).mean(0)
-    return ndcg_at_10(np.tile(popular_I, (data.num_users, 1)), data)
-
-
-def ids_only(data):
-    """Best of EASE (Steck 2019) and a truncated SVD, over a small grid."""
-    liked_UI = train_matrix(data)
-    scores = []
-    for weight in (10, 30, 100):
-        inverse = np.linalg.inv(liked_UI.T @ liked_UI + weight * np.eye(data.num_items))
-        weights_II = -inverse / np.diag(inverse)
-        np.fill_diagonal(weights_II, 0)
-        scores.append(ndcg_at_10(liked_UI @ weights_II, data))
-    left, size, right = np.linalg.svd(liked_UI, full_matrices=False)
-    scores += [ndcg_at_10(left[:, :k] * size[:k] @ right[:k], data) for k in (4, 8, 16)]
-    return max(scores)
 
 
 def test_content_beats_ids_in_planted_and_is_useless_in_planted_noise():
@@ -121,46 +46,58 @@ def test_in_planted_encoders_the_second_of_each_modality_is_worse():
         assert content(data, f"{name}_b") > 1.2 * popularity(data)
 
 
-def explained(data, of, by):
-    """Mean R^2 of linear regressions of a basis of the columns of `of` on those of `by`."""
-    of_IF, by_IF = (values(data, name) - values(data, name).mean(0) for name in (of, by))
-    return np.square(np.linalg.qr(by_IF)[0].T @ np.linalg.qr(of_IF)[0]).sum() / of_IF.shape[1]
+@pytest.mark.slow
+def test_in_planted_five_each_modality_informs_and_interactions_most():
+    data = planted(BUILT_IN["planted-five"])
+    rng = np.random.default_rng(0)
+    chance = ndcg_at_10(rng.random((data.num_users, data.num_items)), data)
+    alone = [content(data, name) for name in ("text", "image", "audio", "genres")]
+    assert min(alone) > 1.5 * popularity(data) > 5 * chance
+    assert ids_only(data) > 1.1 * max(alone)
+    assert content(data, "text", "image", "audio", "genres") > 1.2 * max(alone)
 
 
-def test_an_encoder_shows_the_share_of_the_same_latent_that_it_keeps():
-    """As wide as what they keep and without white noise, columns are the factors, turned."""
-    informed, third = 0.7, {"width": 8, "kept": 1 / 3}
-    text, image = (
-        Modality(name=name, width=24, informativeness=informed, noise=0)
-        for name in ("text", "image")
-    )
-    modalities = (
-        text,
-        image,
-        *(
-            dataclasses.replace(m, name=f"{m.name}_b", encodes=m.name, **third)
-            for m in (text, image)
-        ),
-        dataclasses.replace(text, name="text_c", encodes="text"),
-        dataclasses.replace(text, name="taste", informativeness=1.0),
-    )
-    spec = Planted(users=20, items=3000, interactions=400, modalities=modalities, factors=24)
-    raw = planted_raw(spec)
-    expected = {
-        # Taste is a share of the variance of each latent factor.
-        ("taste", "text"): informed,
-        ("taste", "text_b"): informed / 3,
-        # Encoders of one modality differ in what they keep, and in nothing else.
-        ("text", "text_c"): 1,
-        ("text_b", "text"): 1,
-        ("text", "text_b"): 1 / 3,
-        # Two modalities have taste in common.
-        ("text", "image"): informed**2,
-        ("text_b", "image_b"): informed**2,
-        ("text_b", "image"): informed**2,
-    }
-    found = {pair: explained(raw, *pair) for pair in expected}
-    assert found == pytest.approx(expected, abs=0.02)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_in_planted_five_new_users_are_ranked_for_by_what_they_are(part):
+    """Ridge regression of a user's row on gender, occupation and age, from the other users."""
+    data = planted(BUILT_IN["planted-five"], how="cold-user")
+    liked_UI = train_matrix(data)
+    old_U = liked_UI.any(axis=1)
+    popular_I = liked_UI[old_U].mean(0)
+
+    def score(*names):
+        tables = [table(data.user_features[name]) for name in names]
+        rows = np.concatenate([t - t[old_U].mean(0) for t in tables], axis=1)
+        rows /= rows.std(0)
+        inverse = np.linalg.inv(rows[old_U].T @ rows[old_U] + 30 * np.eye(rows.shape[1]))
+        found_UI = popular_I + rows @ inverse @ rows[old_U].T @ (liked_UI[old_U] - popular_I)
+        return ndcg_at_10(found_UI, data, part)
+
+    popular = ndcg_at_10(np.tile(popular_I, (data.num_users, 1)), data, part)
+    alone = [score(name) for name in ("gender", "occupation", "age")]
+    assert min(alone) > 1.1 * popular
+    assert score("gender", "occupation", "age") > 1.3 * popular
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_in_planted_five_new_items_are_ranked_by_each_modality(part):
+    """Ridge regression of an item's column on its features, from the other items."""
+    data = planted(BUILT_IN["planted-five"], how="cold-item")
+    liked_UI = train_matrix(data)
+    old_I = liked_UI.any(axis=0)
+    of_part_I = np.isin(np.arange(data.num_items), data.part(part)[:, 1])
+
+    def score_of_part(score_UI):
+        return ndcg_at_10(np.where(of_part_I, score_UI, -np.inf), data, part)
+
+    chance = score_of_part(np.random.default_rng(0).random(liked_UI.shape))
+    for name in ("text", "image", "audio", "genres"):
+        rows = values(data, name) - values(data, name).mean(0)
+        rows /= rows.std(0)
+        inverse = np.linalg.inv(rows[old_I].T @ rows[old_I] + 100 * np.eye(rows.shape[1]))
+        assert score_of_part(liked_UI[:, old_I] @ rows[old_I] @ inverse @ rows.T) > 2 * chance
 
 
 def test_planted_noise_has_the_interactions_of_planted():
@@ -168,34 +105,6 @@ def test_planted_noise_has_the_interactions_of_planted():
     for part in ("train", "valid", "test"):
         np.testing.assert_array_equal(informed.part(part), blind.part(part))
     assert informed.digest != blind.digest
-
-
-def test_a_modality_does_not_depend_on_the_others():
-    alone = planted(dataclasses.replace(SMALL, modalities=(Modality(name="image", width=48),)))
-    np.testing.assert_array_equal(values(alone, "image"), values(planted(SMALL), "image"))
-
-
-def test_noise_correlates_as_much_as_asked():
-    def correlation(asked):
-        # As wide as the factors and free of taste and white noise, cosines show the noise alone.
-        blind = Modality(name="a", width=200, informativeness=0, noise=0)
-        modalities = (blind, dataclasses.replace(blind, name="b"))
-        spec = Planted(
-            users=30,
-            items=120,
-            interactions=600,
-            modalities=modalities,
-            factors=8,
-            noise_correlation=asked,
-        )
-        pair = np.triu_indices(120, 1)
-        a, b = (cosine(values(planted(spec), name))[pair] for name in "ab")
-        return np.corrcoef(a, b)[0, 1]
-
-    assert abs(correlation(0.0)) < 0.03
-    # Products of two rows share both factors: noise correlated by c gives cosines by c^2.
-    assert correlation(0.5) == pytest.approx(0.25, abs=0.06)
-    assert correlation(1.0) > 0.95
 
 
 def test_same_spec_same_bytes_and_the_seed_counts():
@@ -221,6 +130,7 @@ def test_digests_of_the_built_in_sets_stay():
         "planted-text": "f677ee96ea1fe671",
         "planted-encoders": "4bc6c3fa84c658d6",
         "planted-diverse": "14dc55ac6f0bc538",
+        "planted-five": "418a52f41ae6494f",
     }
 
 
@@ -286,37 +196,11 @@ def test_the_number_of_interactions_is_met_and_varies_by_user():
     assert counts.max() > 2 * counts.min() > 0
 
 
-def test_missing_rows_are_as_many_as_asked_and_zero():
-    modality = Modality(name="text", missing=0.25)
-    feature = planted(dataclasses.replace(SMALL, modalities=(modality,))).features["text"]
-    assert isinstance(feature, Dense)
-    assert (~feature.present).sum() == 30
-    assert not feature.values[~feature.present].any()
-    assert feature.values[feature.present].any(axis=1).all()
-
-
 def test_too_many_interactions_and_twin_names_are_refused():
     with pytest.raises(ValueError, match=r"a user would have .* of 120 items, over three quarters"):
         planted(dataclasses.replace(SMALL, interactions=60 * 60))
     with pytest.raises(ValueError, match=r"distinct names, got \['a', 'a'\]"):
         planted(dataclasses.replace(SMALL, modalities=(Modality(name="a"), Modality(name="a"))))
-
-
-@pytest.mark.parametrize(
-    ("encoder", "message"),
-    [
-        ({"encodes": "b"}, "'b' encodes 'b', which has no latent rows of its own; there are: a"),
-        ({"encodes": "c"}, "'b' encodes 'c', which has no latent rows of its own; there are: a"),
-        (
-            {"encodes": "a", "informativeness": 0.1},
-            "'b' has an informativeness of 0.1, but that of 'a', whose latent rows it shows, is",
-        ),
-    ],
-)
-def test_an_encoder_of_what_has_no_such_latent_is_refused(encoder, message):
-    modalities = (Modality(name="a"), Modality(name="b", **encoder))
-    with pytest.raises(ValueError, match=message):
-        planted(dataclasses.replace(SMALL, modalities=modalities))
 
 
 @pytest.mark.slow

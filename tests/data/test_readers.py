@@ -73,6 +73,46 @@ def test_every_file_beside_the_interactions_becomes_its_modality(folder):
     assert gender.present.tolist() == [False, True]
 
 
+def test_both_sides_take_vectors_tags_categories_and_numbers_from_files_beside(folder):
+    np.save(folder / "profile_user_feat.npy", [[1.0, 2], [np.nan, np.nan]])
+    write(folder, "user_tags.csv", "userID,tag\n1,fan\n1,early\n")
+    write(folder, "user_numbers.csv", "userID,age,visits\n1,60,3\n0,20,1\n")
+    write(folder, "item_features.csv", "itemID,maker\n2,acme\n0,bolt\n")
+    write(folder, "item_numbers.csv", "itemID,year,price\n0,1990,\n1,2000,5\n2,2030,1.5\n")
+    raw = read_folder(folder)
+    assert raw.notes == ("profile: 1 of 2 rows are NaN, taken as missing",)
+    kinds = {name: feature.kind for name, feature in raw.user_features.items()}
+    assert kinds == {"profile": "dense", "tags": "tags", "age": "dense", "visits": "dense"}
+    profile, age, tags = (raw.user_features[name] for name in ("profile", "age", "tags"))
+    assert isinstance(profile, Dense)
+    assert profile.values.tolist() == [[1, 2], [0, 0]]
+    assert isinstance(age, Dense)
+    assert age.values.tolist() == [[0], [1]]
+    assert isinstance(tags, Tags)
+    assert (tags.names, tags.present.tolist()) == (("early", "fan"), [False, True])
+    assert {name: f.kind for name, f in raw.features.items()} == {
+        "maker": "category",
+        "year": "dense",
+        "price": "dense",
+    }
+    year, price = raw.features["year"], raw.features["price"]
+    assert isinstance(year, Dense)
+    assert year.values.tolist() == [[0], [0.25], [1]]
+    assert isinstance(price, Dense)
+    assert (price.present.tolist(), price.values.tolist()) == ([False, True, True], [[0], [1], [0]])
+    assert raw.features["maker"].present.tolist() == [True, False, True]
+
+
+def test_a_category_of_many_numbers_is_noted_and_one_of_few_codes_is_not(tmp_path):
+    ages = "".join(f"{user},{user + 0.5},{user % 21},u{user}\n" for user in range(31))
+    write(tmp_path, "sequences.json", json.dumps({str(user): [user % 5] for user in range(31)}))
+    write(tmp_path, "user_features.csv", "userID,age,occupation,name\n" + ages)
+    assert read_folder(tmp_path).notes == (
+        "age: 31 levels, all of them numbers, taken as a category;"
+        " user_numbers.csv would make it a number",
+    )
+
+
 def test_sequences(tmp_path):
     write(tmp_path, "sequences.json", '{"1": [2, 0], "0": [1, 3, 2]}')
     raw = read_folder(tmp_path)
@@ -141,6 +181,17 @@ def test_feature_rows_must_match_the_items(folder):
         ),
         ("user_features.csv", "userID,age\n0,24\n0,31\n", "'age': row 0 is given more than once"),
         ("user_features.csv", "userID,age\n0,24\n2,31\n", r"'age': 1 ids are outside 0..1"),
+        (
+            "user_numbers.csv",
+            "userID,age\n0,24\n1,old\n",
+            r"user_numbers.csv: column 'age' must hold finite numbers, .* data row 1, 'old'",
+        ),
+        ("user_numbers.csv", "userID,age\n0,24\n1,inf\n", "must hold finite numbers, but 1 rows"),
+        ("user_numbers.csv", "userID,age\n0,24\n1,24\n", "'age': all 2 numbers are 24: no var"),
+        ("user_numbers.csv", "userID,age\n0,\n1,\n", "'age': not one row has a number"),
+        ("user_numbers.csv", "user,age\n0,1\n", "user_numbers.csv: lacks the column 'userID'"),
+        ("item_numbers.csv", "itemID,y\n0,1\n3,2\n", r"'y': 1 ids are outside 0..2 .*: 3\)"),
+        ("user_tags.csv", "userID,tag\n2,a\n", r"'tags': 1 ids are outside 0..1 .*: 2\)"),
         ("item_tags.csv", "itemID,tag\n0,a\n1,\n", "item_tags.csv: 1 rows have an empty 'tag'"),
         ("item_tags.csv", "itemID,tag\n0,a\n3,a\n", r"'tags': 1 ids are outside 0..2 .*: 3\)"),
         ("item_text.csv", "title,genres\nA,War\n", "item_text.csv: lacks the column 'itemID'"),
@@ -190,6 +241,17 @@ def test_two_files_for_one_modality_are_refused(folder):
     np.save(folder / "tags_feat.npy", np.zeros((3, 2)))
     write(folder, "item_tags.csv", "itemID,tag\n0,a\n")
     with pytest.raises(ValueError, match=r"tags_feat.npy: a second file for the modality 'tags'"):
+        read_folder(folder)
+    (folder / "tags_feat.npy").unlink()
+    write(folder, "user_features.csv", "userID,age\n0,young\n")
+    write(folder, "user_numbers.csv", "userID,age\n0,1\n1,2\n")
+    with pytest.raises(ValueError, match=r"user_numbers.csv: a second file for the modality 'age'"):
+        read_folder(folder)
+
+
+def test_rows_of_a_users_table_must_match_the_users(folder):
+    np.save(folder / "profile_user_feat.npy", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"profile_user_feat.npy: 3 rows, but .* make 2"):
         read_folder(folder)
 
 
@@ -241,6 +303,64 @@ def test_a_manifest_names_everything_itself(plain):
     }
     assert raw.features["labels"].present.tolist() == [True, False, False, True]
     assert raw.user_features["gender"].arrays()["codes"].tolist() == [0, 1]
+
+
+def test_a_manifest_takes_every_kind_on_both_sides(plain):
+    folder, manifest = plain
+    files = {
+        "dense": "wide.npy",
+        "number": "value.csv",
+        "tags": "tags.csv",
+        "category": "level.csv",
+        "codes": "codes.json",
+        "graph": "graph.npz",
+    }
+    for side, count in (("item", 4), ("user", 2)):
+        last = count - 1
+        np.save(folder / f"{side}_wide.npy", np.arange(2.0 * count).reshape(count, 2))
+        write(folder, f"{side}_value.csv", f"id,value\n{last},-1\n0,7\n")
+        write(folder, f"{side}_tags.csv", f"id,tag\n{last},a\n{last},b\n")
+        write(folder, f"{side}_level.csv", f"id,level\n{last},b\n0,a\n")
+        write(folder, f"{side}_codes.json", json.dumps({str(n): [n] for n in range(count)}))
+        arrays = {"indptr": [0, 1] + [1] * last, "indices": [last], "data": [0.5]}
+        np.savez(folder / f"{side}_graph.npz", shape=[count, count], **arrays)
+    features, user_features = (
+        {kind: {"file": f"{side}_{file}", "kind": kind} for kind, file in files.items()}
+        for side in ("item", "user")
+    )
+    changed = manifest | {"features": features, "user_features": user_features}
+    write(folder, "manifest.json", json.dumps(changed))
+    raw = read_folder(folder)
+    for found, count in ((raw.features, 4), (raw.user_features, 2)):
+        assert {name: len(feature) for name, feature in found.items()} == dict.fromkeys(
+            files, count
+        )
+        assert {name: f.kind for name, f in found.items()} == {k: k for k in files} | {
+            "number": "dense"
+        }
+        number, tags, level = (found[kind].arrays() for kind in ("number", "tags", "category"))
+        assert number["values"][[0, -1]].tolist() == [[1], [0]]
+        assert number["present"].sum() == 2
+        assert tags["starts"].tolist() == [0] * count + [2]
+        assert level["codes"][[0, -1]].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,value\n0,24\n1,old\n", r"age.csv: column 'value' must hold finite .*row 1, 'old'"),
+        ("id,value\n0,24\n1,24\n", "'age': all 2 numbers are 24: no variation"),
+        ("id,value\n0,24\n5,30\n", r"'age': 1 ids are outside 0..1 \(first: 5\)"),
+        ("id,level\n0,24\n", "age.csv: lacks the column 'value'; it has id, level"),
+    ],
+)
+def test_a_manifests_bad_numbers_are_refused(plain, text, message):
+    folder, manifest = plain
+    write(folder, "age.csv", text)
+    age = {"age": {"file": "age.csv", "kind": "number"}}
+    write(folder, "manifest.json", json.dumps(manifest | {"user_features": age}))
+    with pytest.raises(ValueError, match=message):
+        read_folder(folder)
 
 
 @pytest.mark.parametrize(

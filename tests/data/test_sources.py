@@ -122,9 +122,13 @@ def test_what_is_not_there_is_refused_with_what_was_looked_for(tmp_path, monkeyp
 def test_available_lists_what_is_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MMREC_DATA", raising=False)
     built_in = ["planted", "planted-noise", "planted-text", "planted-encoders"]
-    built_in += ["planted-diverse", "planted-1m"]
+    built_in += ["planted-diverse", "planted-five", "planted-1m"]
     assert list(available()) == built_in
     assert "pure noise" in available()["planted-noise"]
+    assert available()["planted-five"].endswith(
+        "; text, image, audio, genres (tags);"
+        " of users gender (category), occupation (category), age (number)"
+    )
     (tmp_path / "lfm2k").mkdir()
     (tmp_path / "unknown").mkdir()
     assert list(available(tmp_path)) == [*built_in, "lfm2k"]
