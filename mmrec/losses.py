@@ -7,7 +7,9 @@ Letters in names: B batch, N negatives a row, Q vectors compared with each other
 D width.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -159,11 +161,67 @@ def symmetric_infonce(
     return _cross_entropy(logits, -1, weight) + _cross_entropy(logits, -2, weight)
 
 
+def mean_pair_infonce(
+    views: Sequence[Tensor],
+    tau: Tensor,
+    *,
+    similarity: Similarity = "dot",
+    counts: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """`symmetric_infonce` of all pairs of views, the mean over anchors of all pairs together.
+
+    With two views it is `symmetric_infonce`. Beyond the paper, which draws two.
+
+    Args:
+        views: two or more of shape (..., Q, D).
+        tau: 0-dim temperature, above 0.
+        similarity: as for `infonce`.
+        counts: for every view (..., Q), whether an anchor has it; an anchor of a pair weighs the
+            product of its two. None: all have all.
+    """
+    pairs = list(combinations(range(len(views)), 2))
+    if counts is None:
+        each = [symmetric_infonce(views[a], views[b], tau, similarity=similarity) for a, b in pairs]
+        return sum(each[1:], each[0]) / len(each)
+    weights = [counts[a] * counts[b] for a, b in pairs]
+    each = [
+        symmetric_infonce(views[a], views[b], tau, similarity=similarity, weight=weight)
+        for (a, b), weight in zip(pairs, weights, strict=True)
+    ]
+    if len(each) == 1:
+        return each[0]
+    return _mean(torch.stack(each), torch.stack([weight.sum() for weight in weights]))
+
+
 def _logits(first: Tensor, second: Tensor, tau: Tensor, similarity: Similarity) -> Tensor:
     """(..., Q, Q) similarities over the temperature."""
     if similarity == "cosine":
         first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
-    return first @ second.transpose(-1, -2) / tau
+    return cast(Tensor, _Dots.apply(first, second)) / tau
+
+
+class _Dots(torch.autograd.Function):
+    """(..., Q, C) dot products of the rows of two stacks, differentiable once.
+
+    The gradient of the second comes as rows too: torch forms it turned round, with a slower
+    product, and copies it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(first: Tensor, second: Tensor) -> Tensor:
+        return first @ second.transpose(-1, -2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004 - the signature is torch's
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        first, second = ctx.saved_tensors
+        return grad @ second, grad.transpose(-1, -2) @ first
 
 
 def _cross_entropy(logits: Tensor, dim: int, weight: Tensor | None) -> Tensor:

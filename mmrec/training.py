@@ -8,15 +8,17 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval, Len
+from numpy.typing import NDArray
 from pydantic import SerializeAsAny
 from torch import Tensor
 
+from mmrec import gap
 from mmrec.config import config
 from mmrec.data.dataset import Dataset, Dense
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
@@ -61,6 +63,9 @@ class RunConfig:
     """Validation metric that selects the epoch, the cell and the search's next point."""
     ks: Annotated[tuple[int, ...], Len(1)] = (5, 10, 20, 50)
     """Lengths of the lists that are scored."""
+    gap: Literal["none", "end", "epochs"] = "none"
+    """When `mmrec.gap` measures the trained items: never, once for the model that is ranked in the
+    end, or then and at every evaluation."""
 
     def __post_init__(self) -> None:
         name, _, k = self.objective.partition("@")
@@ -86,6 +91,8 @@ class EpochReport:
     best_epoch: int
     finished: bool
     """True at the natural end: the cap is reached or patience ran out."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """The modality gap of this epoch's model, where `RunConfig.gap` asks for it at every epoch."""
 
 
 class Run:
@@ -115,23 +122,37 @@ class Run:
             protocol: of all rankings.
             device: where the model lies.
             evaluate_on: the same interactions with other features, of the same widths, on which
-                the trained model is ranked in the end; by default `data`.
+                the trained model is ranked in the end, perhaps without what they tell of its
+                items (`Dataset.items_known`); by default `data`.
             baseline: the dataset before any condition, see `Evaluator`; by default `data`.
 
         Raises:
             ValueError: a dataset and the config, or the two datasets, do not fit (the message says
-                how).
+                how); the model needs interactions of the items that are to be ranked without; its
+                gap is asked for, and it has none.
         """
         torch.set_num_threads(cfg.train.threads)
         _keep_freed_memory()
         if evaluate_on is not None:
             _require_same_shape(data, evaluate_on)
+        if not data.items_known:
+            raise ValueError(
+                f"{data.name!r} ({data.condition}) hides the interactions of its items: it can be"
+                " evaluated on, not trained on"
+            )
         self.cfg, self.data, self.protocol = cfg, data, protocol
         self.evaluate_on = evaluate_on
         self.baseline = data if baseline is None else baseline
         self.device = torch.device(device)
         self.draws = Draws(seed)
         self.model: Recommender = self.untrained(data)
+        self.model.require_trainable(data)
+        if evaluate_on is not None and not evaluate_on.items_known:
+            _require_item_rows(self.model, cfg.model)
+        if cfg.gap != "none":
+            _require_gap(self.model, data)
+            if evaluate_on is not None:
+                _require_gap(self.untrained(evaluate_on), evaluate_on)
         self._features = _trained_features(self.model) if evaluate_on is not None else {}
         self.pairs = TrainingPairs.of(data, self.device)
         self.valid = self._evaluator("valid")
@@ -189,18 +210,28 @@ class Run:
         With `evaluate_on` it is another model, built on that dataset from the same initial draws,
         with the parameters and persistent buffers of the best validation epoch; the run's own stays
         as it is. What is made of features, such as an item graph, is made of that dataset's. A
-        trained feature table is the features too: where that dataset's are others, it is these, as
-        they come; where they are the same, it is the trained one.
+        trained feature table is the features too: where that dataset's are others, or missing, it
+        is these, as they come; where they are the same, it is the trained one. Where that dataset's
+        items are not known, all that interactions teach of an item, `ITEM_ROWS` and trained feature
+        tables, stays as it starts.
         """
         if self.evaluate_on is None:
             return self.restore_best()
         self._require_best()
         model = self.untrained(self.evaluate_on)
         fresh = model.state_dict()
-        others = {k for k, v in _trained_features(model).items() if v != self._features[k]}
+        features = _trained_features(model)
+        others = {k for k, v in features.items() if v != self._features[k]}
+        if not self.evaluate_on.items_known:
+            others = _require_item_rows(model, self.cfg.model) | set(features)
         state = {k: fresh[k] if k in others else v for k, v in self.best_model.items()}
         model.load_state_dict(state)
         return model.eval()
+
+    def measures(self) -> dict[str, float]:
+        """Numbers about the model of `scored` beyond ranking, with its gap if that is asked for."""
+        model = self.scored()
+        return model.measures() | (gap_of(model) if self.cfg.gap != "none" else {})
 
     def score_valid(self) -> Ranking:
         """Validation metrics of the best validation epoch, at the natural end.
@@ -245,6 +276,41 @@ def _require_same_shape(data: Dataset, other: Dataset) -> None:
             f"what is trained on the features {shape} does not fit those to evaluate on,"
             f" {other_shape}: modalities, kinds and widths must be the same"
         )
+
+
+@torch.no_grad()
+def gap_of(model: Recommender) -> dict[str, float]:
+    """`mmrec.gap.measures` of the items as a model sees them by each modality."""
+    return gap.measures(_views(model))
+
+
+def _views(model: Recommender) -> dict[str, NDArray[np.floating]]:
+    return {name: view_ID.detach().cpu().numpy() for name, view_ID in model.item_views().items()}
+
+
+@torch.no_grad()
+def _require_gap(model: Recommender, data: Dataset) -> None:
+    """ValueError unless the gap between a model's views of a dataset's items can be measured."""
+    views = _views(model.eval())
+    try:
+        gap.require_comparable(views)
+    except ValueError as error:
+        raise ValueError(
+            f"the modality gap of {type(model).__name__} on {data.name!r} ({data.condition}) is"
+            f" asked for, and it sees items by {', '.join(views) or 'no modality'}: {error};"
+            " set gap='none'"
+        ) from error
+
+
+def _require_item_rows(model: Recommender, cfg: ModelConfig) -> set[str]:
+    """`model.ITEM_ROWS`; ValueError if the model cannot do without its items' interactions."""
+    if model.ITEM_ROWS is None:
+        raise ValueError(
+            f"{type(cfg).__name__} needs training interactions of the items that it ranks: it"
+            " cannot be evaluated where they are missing; models that can, such as SiBraR, name"
+            " in ITEM_ROWS what only interactions teach of an item"
+        )
+    return set(model.ITEM_ROWS)
 
 
 def _widths(data: Dataset) -> dict[str, str]:
@@ -348,7 +414,8 @@ def _evaluate(run: Run, losses: dict[str, float], clock: float) -> EpochReport:
     waited += run.epoch > run.best_epoch
     finished = run.epoch >= cfg.epochs or 0 < cfg.patience <= waited or run.optimizer is None
     seconds = time.perf_counter() - clock
-    return EpochReport(run.epoch, losses, metrics, seconds, run.best_epoch, finished)
+    measures = gap_of(run.model) if run.cfg.gap == "epochs" else {}  # no part of what it costs
+    return EpochReport(run.epoch, losses, metrics, seconds, run.best_epoch, finished, measures)
 
 
 def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer | None:

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mmrec import training
+from mmrec import gap, training
 from mmrec.config import config, override
 from mmrec.data.conditions import Condition, apply
 from mmrec.data.dataset import Dataset, Dense
@@ -28,6 +28,9 @@ from mmrec.models.base import Batch, Losses, ModelConfig, Recommender
 from mmrec.models.bpr import BPR
 from mmrec.models.freedom import FREEDOM
 from mmrec.models.lattice import LATTICE
+from mmrec.models.lightgcn import LightGCN
+from mmrec.models.popularity import Popularity
+from mmrec.models.random import RandomRanking
 from mmrec.models.sibrar import SiBraR
 from mmrec.models.vbpr import VBPR
 from mmrec.training import EpochReport, Run, RunConfig, TrainConfig, fit
@@ -179,21 +182,22 @@ def test_two_runs_in_turns_are_as_each_alone(data):
 
 @pytest.mark.parametrize("model", CLOSED_FORMS.values(), ids=CLOSED_FORMS)
 def test_a_closed_form_is_evaluated_once_whatever_the_seed_and_keeps_no_state(data, model):
+    """Random's lists alone are another seed's others."""
     cfg = config_of(model, epochs=50, eval_every=7, patience=3)
-    run = run_of(data, cfg)
+    run, seed = run_of(data, cfg), 0 if isinstance(model, RandomRanking) else 1
     with pytest.raises(RuntimeError, match="no epoch has been evaluated"):
         run.restore_best()
     (report,) = fit(run)
     assert (report.epoch, report.best_epoch, report.finished) == (1, 1, True)
     assert report.losses == {}
-    built = model.build(data, torch.Generator()).eval()
+    built = model.build(data, Draws(seed).generator("init")).eval()
     valid = Evaluator(data, "valid", PROTOCOLS["full"], cfg.ks)
     assert report.valid == valid.rank(built).metrics
-    assert numbers(list(fit(run_of(data, cfg, seed=1)))) == numbers([report])
+    assert numbers(list(fit(run_of(data, cfg, seed)))) == numbers([report])
 
     state = through_a_file(run.final_state())
     assert state["best_model"] == through_a_file(run.state())["model"] == {}
-    again = run_of(data, cfg, seed=1)
+    again = run_of(data, cfg, seed)
     again.load(state)
     assert list(fit(again)) == []
     test = Evaluator(data, "test", PROTOCOLS["full"], cfg.ks)
@@ -461,6 +465,66 @@ def test_features_of_another_width_to_be_evaluated_on_are_refused(data):
         other = dataclasses.replace(data, features=features)
         with pytest.raises(ValueError, match=rf"'text': 'dense 4'\}} does not fit .*{said}"):
             Run(config_of(), data, seed=0, protocol=PROTOCOLS["full"], evaluate_on=other)
+
+
+# --- the modality gap
+
+
+GAPPED = SiBraR(dim=4, common_dim=6, hidden=(6,), input_dropout=0.0)
+
+
+def test_the_gap_is_that_of_each_epochs_model_and_changes_nothing_else(data, monkeypatch):
+    monkeypatch.setattr(gap, "TREES", 3)
+    cfg = dataclasses.replace(config_of(GAPPED, epochs=3, lr=0.05), gap="epochs")
+    run, states, found = run_of(data, cfg), [], []
+    for _ in fit(run):
+        states.append(through_a_file(run.state()))
+        with torch.no_grad():
+            found.append({k: v.numpy() for k, v in run.model.eval().item_views().items()})
+    expected = [gap.measures(views) for views in found]
+    assert [report.measures for report in run.reports] == expected
+    assert expected[0] != expected[1]
+    end = run.measures()
+    own = run.restore_best().measures()
+    assert end == own | expected[run.best_epoch - 1]
+
+    plain = run_of(data, dataclasses.replace(cfg, gap="none"))
+    list(fit(plain))
+    assert [{**one, "measures": {}} for one in numbers(run.reports)] == numbers(plain.reports)
+    assert plain.measures() == own
+
+    again = run_of(data, cfg)
+    again.load(states[1])
+    list(fit(again))
+    assert numbers(again.reports) == numbers(run.reports)
+
+
+def test_the_gap_is_that_of_the_features_that_are_evaluated_on(data, monkeypatch):
+    monkeypatch.setattr(gap, "TREES", 3)
+    cfg = dataclasses.replace(config_of(GAPPED, epochs=1), gap="end")
+    run, _ = elsewhere(data, cfg)
+    assert run.reports[0].measures == {}
+    with torch.no_grad():
+        views = {name: view.numpy() for name, view in run.scored().item_views().items()}
+    expected = {name: run.measures()[name] for name in gap.MEASURES}
+    assert gap.measures(views) == expected
+    plain = run_of(data, cfg)
+    list(fit(plain))
+    assert plain.measures()["gap_intra_cosine"] != expected["gap_intra_cosine"]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (LightGCN(dim=4), r"LightGCNModel on 'planted' \(baseline\) .* by no modality"),
+        (VBPR(dim=4, modalities=("text",)), "VBPRModel .* by text: .* got text; set gap='none'"),
+        (Popularity(), "PopularityModel .* by no modality"),
+    ],
+)
+@pytest.mark.parametrize("when", ["end", "epochs"])
+def test_a_model_without_a_gap_is_refused_at_the_start(data, model, said, when):
+    with pytest.raises(ValueError, match=said):
+        run_of(data, dataclasses.replace(config_of(model), gap=when))
 
 
 # --- a step

@@ -53,6 +53,16 @@ class Recommender(nn.Module, ABC):
 
     DEAD: ClassVar[tuple[str, ...]] = ()
     """Parameters that get no gradient in the released model; tests hold them to it."""
+    ITEM_ROWS: tuple[str, ...] | None = None
+    """Parameters with one row an item that training interactions alone teach, some of them perhaps
+    in one variant only. Where interactions are missing their rows stay as they start. None: the
+    model needs its items' interactions and is not scored without."""
+
+    def require_trainable(self, data: Dataset) -> None:
+        """ValueError if the model can be ranked on the dataset it is built on, but not trained.
+
+        By default nothing is refused.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:

@@ -40,6 +40,7 @@ class BPR(ModelConfig):
 class BPRModel(Recommender):
     """Dot products of a user table and an item table."""
 
+    ITEM_ROWS = ("item_ID",)
     reg_weight: Tensor
 
     def __init__(self, cfg: BPR, data: Dataset, init: torch.Generator) -> None:

@@ -14,7 +14,7 @@ from mmrec.nn.tables import Constant
 
 
 class ClosedForm(Recommender):
-    """What the dataset decides alone, so that every seed gives the same numbers.
+    """What the dataset decides alone, so that every seed gives the same numbers; or the seed.
 
     What it holds is no buffer: a trial's state is empty, and building again gives the same. Its
     config says `closed_form = True`.

@@ -42,13 +42,19 @@ class ContentKNN(ModelConfig):
     modalities: tuple[str, ...] | None = None
     """Item modalities, by name; None takes all that are tables of numbers."""
 
-    def build(self, data: Dataset, init: torch.Generator) -> HistoryModel:
+    def build(self, data: Dataset, init: torch.Generator) -> "ContentKNNModel":
         names = item_modalities(self.modalities, data.features, "ContentKNN")
         sides = [unit_rows(values_of(data.features[name])) for name in names]
         near_II = neighbours(np.concatenate(sides, axis=1), self.knn_k + 1)
         near_II.setdiag(0.0)
         near_II.eliminate_zeros()
-        return HistoryModel(data, sp.csr_array(near_II.T))
+        return ContentKNNModel(data, sp.csr_array(near_II.T))
+
+
+class ContentKNNModel(HistoryModel):
+    """What an item is like is known without its interactions; a user's history is the user's."""
+
+    ITEM_ROWS = ()
 
 
 def unit_rows(values_IF: NDArray[np.float32]) -> NDArray[np.float32]:

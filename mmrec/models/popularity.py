@@ -30,11 +30,13 @@ class Popularity(ModelConfig):
 
 
 class PopularityModel(ClosedForm):
-    """An item's score is the number of its training pairs, whoever the user is."""
+    """An item's score is the number of its training pairs, 0 where they are missing."""
+
+    ITEM_ROWS = ()
 
     def __init__(self, data: Dataset) -> None:
         super().__init__()
-        count_I = np.bincount(data.train[:, 1], minlength=data.num_items)
+        count_I = np.bincount(data.train[:, 1], minlength=data.num_items) * data.items_known
         self.user_U1 = Constant(torch.ones(data.num_users, 1))
         self.item_I1 = Constant(torch.from_numpy(count_I).to(self.user_U1.value.dtype)[:, None])
 

@@ -17,31 +17,35 @@ changes with Python's hash seed), the ID table as an item side is not offered (t
 its scores), both sides share one shape of branch, and entities may lack modalities: what is missing
 is neither drawn nor averaged. An entity with one modality has it drawn twice and does not count in
 the InfoNCE as an anchor; one with none of the modalities that are asked for is embedded as zeros.
+Beyond the paper, which draws one or two, any number can be drawn: the InfoNCE is then the mean over
+all pairs of a cell's modalities, and an entity that has fewer is averaged over, and compares, those
+that it has.
 
 Letters in names: U users, I items, B batch, N negatives a row, L cells (B or B (1 + N)), K drawn
 modalities, C common width, D output width.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmrec.config import config
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import INTERACTIONS, Dataset
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.losses import Similarity, bpr, symmetric_infonce
+from mmrec.losses import Similarity, bpr, mean_pair_infonce
 from mmrec.metrics import effective_rank, mean_cosine, modality_gap
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.branch import Branch, BranchShape
 from mmrec.nn.init import normal
 from mmrec.nn.modal_side import Aggregation, ModalRules, ModalSide
 from mmrec.nn.modalities import (
-    INTERACTIONS,
     RANDOM_RANGE,
     ModalityDraws,
     Sampling,
@@ -50,7 +54,8 @@ from mmrec.nn.modalities import (
     presence,
 )
 from mmrec.nn.projections import ACTIVATIONS, InteractionProjection, Projection, projection
-from mmrec.nn.sides import Encoded, ProjectedSide, Side, SideData, TableSide
+from mmrec.nn.sides import Encoded, Listed, ProjectedSide, Side, SideData, TableSide
+from mmrec.nn.tables import Constant
 
 Width = Annotated[int, Ge(1)]
 
@@ -101,7 +106,10 @@ class SiBraR(ModelConfig):
     """How the vectors of an entity's modalities become one."""
     sampling: Sampling = "pairwise"
     """What a training cell draws: "none" averages all modalities that are there, "single" draws
-    one, "pairwise" two, "central" the central one and another. Two drawn: InfoNCE is added."""
+    one, "pairwise" two or `num_sampled`, "central" the central one and others. Where two or more
+    are drawn InfoNCE is added."""
+    num_sampled: Annotated[int, Ge(1)] = 2
+    """How many modalities "pairwise" and "central" draw; 1 has no pair, and so no InfoNCE."""
     central: str = INTERACTIONS
     """The central modality of "central" sampling."""
     similarity: Similarity = "dot"
@@ -114,6 +122,13 @@ class SiBraR(ModelConfig):
     """Weight of the users' InfoNCE."""
     user_tau: Annotated[float, Gt(0)] = 0.1
     """Temperature of the users' InfoNCE."""
+
+    def __post_init__(self) -> None:
+        if self.num_sampled != 2 and self.sampling not in ("pairwise", "central"):
+            raise ValueError(
+                f"num_sampled={self.num_sampled} is for sampling 'pairwise' or 'central',"
+                f" not {self.sampling!r}"
+            )
 
     def build(self, data: Dataset, init: torch.Generator) -> "SiBraRModel":
         """See the base class.
@@ -133,6 +148,7 @@ class SiBraR(ModelConfig):
 class SiBraRModel(Recommender):
     """Dot products of a user side and an item side, at least one of them made of modalities."""
 
+    ITEM_ROWS = ()
     alpha: Tensor
     tau: Tensor
     user_alpha: Tensor
@@ -143,10 +159,17 @@ class SiBraRModel(Recommender):
         self.cfg = cfg
         self.user = _user_side(cfg, data, init)
         self.item = _item_side(cfg, data, init)
+        self.seen_I = Constant(torch.from_numpy(_seen_items(data)))
         for name in ("alpha", "tau", "user_alpha", "user_tau"):
             self.register_buffer(name, torch.tensor(getattr(cfg, name)), persistent=False)
 
     # --- training
+
+    def require_trainable(self, data: Dataset) -> None:
+        """ValueError if an entity has none of a side's modalities, or lacks the central one."""
+        for side, known in ((self.user, SideData.users(data)), (self.item, SideData.items(data))):
+            if isinstance(side, ModalSide):
+                _require_modalities(self.cfg, known, side.names)
 
     def epoch_batches(
         self, data: TrainingPairs, draws: Draws, epoch: int, shape: BatchShape
@@ -155,7 +178,9 @@ class SiBraRModel(Recommender):
 
         In `extra`: `user_modalities` (B, K) and `item_modalities` (B, 1 + N, K), indices into a
         side's `names`; `user_keep` (B, K, C) and `item_keep` (B, 1 + N, K, C), False where dropout
-        zeroes. Each only where the side and the config need it.
+        zeroes; `user_entities` (P, M) and `user_places` (B, K), `item_entities` (P, M) and
+        `item_places` (B, 1 + N, K), the entities that the batch needs, `Listed`. Each only where
+        the side and the config need it.
         """
         modalities = draws.generator("modalities", epoch)
         dropout = draws.generator("dropout", epoch)
@@ -177,6 +202,9 @@ class SiBraRModel(Recommender):
         extra: dict[str, Tensor] = {}
         if side.draws is not None:
             extra[f"{name}_modalities"] = side.draws(entity, random)
+        listed = side.needed(entity, extra.get(f"{name}_modalities"))
+        if listed is not None:
+            extra[f"{name}_entities"], extra[f"{name}_places"] = listed
         if self.cfg.input_dropout:
             width = (side.draws.drawn if side.draws else len(side.names), self.cfg.common_dim)
             keep = torch.empty(*entity.shape, *width, dtype=torch.bool)
@@ -185,13 +213,13 @@ class SiBraRModel(Recommender):
         return extra
 
     def losses(self, batch: Batch) -> Losses:
-        """`bpr`, and `user_infonce` and `item_infonce` for the sides that draw two modalities.
+        """`bpr`, and `user_infonce` and `item_infonce` for sides that draw two or more modalities.
 
         InfoNCE terms are weighted. The new buffers are running statistics.
         """
         extra = batch.extra
-        user = self.user.encode(batch.user, extra.get("user_modalities"), extra.get("user_keep"))
-        item = self.item.encode(_items(batch), extra.get("item_modalities"), extra.get("item_keep"))
+        user = _encoded(self.user, "user", batch.user, extra)
+        item = _encoded(self.item, "item", _items(batch), extra)
         score_BL = (user.embedding[:, None] * item.embedding).sum(-1)
         terms = {"bpr": bpr(score_BL[:, :1], score_BL[:, 1:])}
         if _has_pairs(self.user):
@@ -203,10 +231,7 @@ class SiBraRModel(Recommender):
         return Losses(terms, buffers)
 
     def _infonce(self, side: Encoded, tau: Tensor) -> Tensor:
-        first, second = side.views
-        return symmetric_infonce(
-            first, second, tau, similarity=self.cfg.similarity, weight=side.distinct
-        )
+        return mean_pair_infonce(side.views, tau, similarity=self.cfg.similarity, counts=side.fresh)
 
     # --- scoring
 
@@ -222,19 +247,52 @@ class SiBraRModel(Recommender):
         """(I, D) from `modalities`; by default all, without interactions in a cold-item split."""
         return self.item.table(modalities)
 
+    def item_views(self) -> dict[str, Tensor]:
+        """Modality, interactions among them -> (I, D), rows of nan where it is missing.
+
+        Interactions are missing for the items that the split, or the dataset's condition, keeps out
+        of training. Empty for items that are no branch of modalities.
+        """
+        if not isinstance(self.item, ModalSide):
+            return {}
+        views = {name: self.item.alone(name) for name in self.item.names}
+        if INTERACTIONS in views:
+            seen_I1 = self.seen_I.value[:, None]
+            views[INTERACTIONS] = torch.where(seen_I1, views[INTERACTIONS], torch.nan)
+        return views
+
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """How far the item embeddings have collapsed.
 
         `item_cosine`: mean cosine of two items. `item_rank`: effective rank. `modality_gap`: one
-        minus the mean cosine of an item's vectors from two modalities, if it has two.
+        minus the mean cosine of an item's vectors from two modalities, if any item has two.
         """
         item_ID = self.item_embeddings()
         found = {"item_cosine": mean_cosine(item_ID), "item_rank": effective_rank(item_ID)}
-        if isinstance(self.item, ModalSide) and len(self.item.names) > 1:
-            tables = {name: self.item.alone(name) for name in self.item.names}
-            found["modality_gap"] = modality_gap(tables)
+        views = self.item_views()
+        if len(views) > 1:
+            gap = modality_gap(views)
+            found |= {} if math.isnan(gap) else {"modality_gap": gap}
         return found
+
+
+def _seen_items(data: Dataset) -> NDArray[np.bool_]:
+    """(I,) whether training interactions may tell of an item.
+
+    In a warm split they may of all, also of one that has none.
+    """
+    seen_I = np.full(data.num_items, data.split != "cold-item" and data.items_known)
+    seen_I[data.train[:, 1]] = data.items_known
+    return seen_I
+
+
+def _encoded(side: Side, name: str, entity: Tensor, extra: Mapping[str, Tensor]) -> Encoded:
+    """What a side makes of a batch's entities and of its part of `extra`."""
+    listed = None
+    if f"{name}_entities" in extra:
+        listed = Listed(extra[f"{name}_entities"], extra[f"{name}_places"])
+    return side.encode(entity, extra.get(f"{name}_modalities"), extra.get(f"{name}_keep"), listed)
 
 
 def _items(batch: Batch) -> Tensor:
@@ -243,7 +301,7 @@ def _items(batch: Batch) -> Tensor:
 
 
 def _has_pairs(side: Side) -> bool:
-    return isinstance(side, ModalSide) and side.draws is not None and side.draws.drawn == 2
+    return isinstance(side, ModalSide) and side.draws is not None and side.draws.drawn > 1
 
 
 def _user_side(cfg: SiBraR, data: Dataset, init: torch.Generator) -> Side:
@@ -264,7 +322,7 @@ def _item_side(cfg: SiBraR, data: Dataset, init: torch.Generator) -> Side:
         return _modal_side(cfg, side, cfg.modalities, init)
     _refuse_names(side, cfg.item, cfg.modalities)
     if side.cold:
-        raise ValueError("item='interactions' gives all items of a cold-item split one score")
+        raise ValueError("item='interactions' gives all items one score where these are missing")
     return _interaction_side(cfg, side, init)
 
 
@@ -283,17 +341,15 @@ def _modal_side(
 ) -> ModalSide:
     names = modality_names(wanted, side.features, side.name)
     present_NM = presence(names, side.features, side.num_entities)
-    trained = np.unique(side.pairs[:, 0])
-    bare = trained[~present_NM[trained].any(1)]
-    if bare.size:
-        raise ValueError(
-            f"{bare.size} {side.name}s of the training set, such as {bare[0]}, have none of the"
-            f" modalities {', '.join(names)}; add {INTERACTIONS!r}, which all have"
-        )
     eval_names = tuple(n for n in names if not (side.cold and n == INTERACTIONS))
     if not eval_names:
         raise ValueError(f"unseen {side.name}s need a modality beside {INTERACTIONS!r}")
+    if not present_NM[:, [names.index(name) for name in eval_names]].any():
+        raise ValueError(f"no {side.name} has any of {', '.join(eval_names)} to be scored by")
     central = central_index(names, cfg.central, side.name) if cfg.sampling == "central" else 0
+    draws = None
+    if cfg.sampling != "none":
+        draws = ModalityDraws(cfg.sampling, present_NM, central, cfg.num_sampled)
     branch = BranchShape(
         widths=(cfg.common_dim, *cfg.hidden, cfg.dim),
         activation=ACTIVATIONS[cfg.activation],
@@ -303,10 +359,28 @@ def _modal_side(
     return ModalSide(
         {name: _projection(cfg, side, name, init) for name in names},
         [Branch(branch, init) for _ in range(cfg.num_branches(len(names)))],
-        None if cfg.sampling == "none" else ModalityDraws(cfg.sampling, present_NM, central),
+        draws,
         present_NM,
         ModalRules(cfg.aggregation, cfg.normalize_input, cfg.input_dropout, eval_names),
     )
+
+
+def _require_modalities(cfg: SiBraR, side: SideData, names: Sequence[str]) -> None:
+    present_NM = presence(names, side.features, side.num_entities)
+    trained = np.unique(side.pairs[:, 0])
+    bare = trained[~present_NM[trained].any(1)]
+    if bare.size:
+        raise ValueError(
+            f"{bare.size} {side.name}s of the training set, such as {bare[0]}, have none of the"
+            f" modalities {', '.join(names)}; add {INTERACTIONS!r}, which all have"
+        )
+    if cfg.sampling == "central":
+        lacking = np.flatnonzero(~present_NM[:, names.index(cfg.central)])
+        if lacking.size:
+            raise ValueError(
+                f"{lacking.size} {side.name}s, such as {lacking[0]}, lack the central modality"
+                f" {cfg.central!r}"
+            )
 
 
 def _projection(cfg: SiBraR, side: SideData, name: str, init: torch.Generator) -> Projection:

@@ -58,6 +58,10 @@ class VBPR(ModelConfig):
     """Item features to use; None takes all that are tables."""
     train_features: bool = False
     """Whether the feature tables are trained, or stay what they are, as released."""
+    free_factors: bool = True
+    """Whether items have factors of their own beside their content, and in the described variant a
+    bias. False: a user's content factors times the mapped content alone, which ranks unseen items
+    as it ranks all; not in the paper."""
     gate_modalities: bool = False
     """Whether each modality has a learned scalar gate, which starts at 1 and can close to 0
     (adaptive knockout); our addition, not in the release."""
@@ -78,21 +82,26 @@ class VBPR(ModelConfig):
 
 
 class VBPRModel(Recommender):
-    """Dot products of [id, content], and in the described variant [id, content, bias]."""
+    """Dot products of [id, content], and in the described variant [id, content, bias].
 
+    Without free factors of [content], and [content, visual bias].
+    """
+
+    ITEM_ROWS = ("item_ID", "bias_I")
     reg_weight: Tensor
 
     def __init__(self, cfg: VBPR, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
-        self.dim, self.described = cfg.dim, cfg.variant == "described"
+        self.described, self.free = cfg.variant == "described", cfg.free_factors
+        self.dim = cfg.dim
         names = item_modalities(cfg.modalities, data.features, "VBPR")
         tables = [
             FeatureTable(values_of(data.features[name]), trained=cfg.train_features)
             for name in names
         ]
         self.names, self.gates = names, gates_if(cfg.gate_modalities, names)
-        self.user_UC = xavier_uniform(data.num_users, 2 * cfg.dim, init)
-        self.item_ID = xavier_uniform(data.num_items, cfg.dim, init)
+        self.user_UC = xavier_uniform(data.num_users, (1 + self.free) * cfg.dim, init)
+        self.item_ID = xavier_uniform(data.num_items, cfg.dim, init) if self.free else None
         self.features = nn.ModuleList(tables)
         deviation = math.sqrt(2 / (cfg.dim + sum(table.width for table in tables)))
         # The described map has one row more, the visual bias.
@@ -100,10 +109,9 @@ class VBPRModel(Recommender):
         self.map_OF = nn.ParameterList(
             normal((outputs, table.width), deviation, init) for table in tables
         )
-        if self.described:
-            self.bias_I = zeros(data.num_items)
-        else:
+        if not self.described:
             self.bias_D = zeros(cfg.dim)
+        self.bias_I = zeros(data.num_items) if self.described and self.free else None
         self.register_buffer("reg_weight", torch.tensor(cfg.reg_weight), persistent=False)
 
     def epoch_batches(
@@ -128,13 +136,17 @@ class VBPRModel(Recommender):
     def items(self, item_Q: Tensor | None = None) -> Tensor:
         """(Q, C) the items asked for, or (I, C) all."""
         mapped = self.contents(item_Q)
-        content_QO = sum(mapped[1:], start=mapped[0])
-        id_QD = self.item_ID if item_Q is None else rows(self.item_ID, item_Q)
+        item_QO = sum(mapped[1:], start=mapped[0])
         if not self.described:
-            return torch.cat((id_QD, content_QO + self.bias_D), 1)
-        bias_Q = self.bias_I if item_Q is None else rows(self.bias_I, item_Q)
-        total_Q1 = content_QO[:, -1:] + bias_Q[:, None]
-        return torch.cat((id_QD, content_QO[:, :-1], total_Q1), 1)
+            item_QO = item_QO + self.bias_D
+        elif self.bias_I is not None:
+            bias_Q = self.bias_I if item_Q is None else rows(self.bias_I, item_Q)
+            total_Q1 = item_QO[:, -1:] + bias_Q[:, None]
+            item_QO = torch.cat((item_QO[:, :-1], total_Q1), 1)
+        if self.item_ID is None:
+            return item_QO
+        id_QD = self.item_ID if item_Q is None else rows(self.item_ID, item_Q)
+        return torch.cat((id_QD, item_QO), 1)
 
     def losses(self, batch: Batch) -> Losses:
         """`bpr`, and `reg` as the variant has it."""
@@ -159,6 +171,8 @@ class VBPRModel(Recommender):
         self, batch: Batch, user_BC: Tensor, positive_BC: Tensor, negative_BNC: Tensor
     ) -> Tensor:
         """Half the squares of a triple's own parameters, mean over triples."""
+        if self.bias_I is None:
+            return half_squares(user_BC[:, : self.dim], size=len(batch.user))
         triple = half_squares(
             user_BC[:, : 2 * self.dim],
             positive_BC[:, : self.dim],

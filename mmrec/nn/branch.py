@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmrec.nn import maps
 from mmrec.nn.init import linear
 from mmrec.nn.projections import Activation
 
@@ -116,7 +117,8 @@ class Branch(nn.Module):
     def _run(self, h: Tensor, normalise: Callable[[str, Tensor], Tensor]) -> Tensor:
         last = len(self.linears)
         for at, layer in enumerate(self.linears, 1):
-            h = layer(h)
+            assert isinstance(layer, nn.Linear)
+            h = maps.linear(h, layer.weight, layer.bias, least=maps.FEW_SHAPES)
             if str(at) in self.norms:
                 h = normalise(str(at), h)
             if at < last or self.output_activation:

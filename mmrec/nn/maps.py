@@ -33,15 +33,18 @@ _LEAST = 65_000_000
 """Multiplications from which oneDNN is asked. For each new shape it builds and keeps a kernel, of
 about 1 ms and 0.5 MB, so shapes that change from batch to batch must be small, or be padded."""
 
+FEW_SHAPES = 8_000_000
+"""As `_LEAST`, for callers whose shapes are few: twice as fast from 1,024 x 128 by 64."""
 
-def times_turned(left_RF: Tensor, right_OF: Tensor) -> Tensor:
+
+def times_turned(left_RF: Tensor, right_OF: Tensor, least: int = _LEAST) -> Tensor:
     """(R, O) left @ right.T, without a gradient; large ones on a CPU in float32 by oneDNN.
 
     At 7,050 x 4,480 by 64 on an AMD EPYC that is 11 ms against the 28 ms of MKL, which torch's
     own product uses (benchmarks/LOG.md).
     """
     plain = left_RF.device.type == "cpu" and left_RF.dtype == torch.float32
-    if _ONE_DNN is not None and plain and left_RF.numel() * len(right_OF) >= _LEAST:
+    if _ONE_DNN is not None and plain and left_RF.numel() * len(right_OF) >= least:
         # Of a slice of columns oneDNN has only a reference kernel, hundreds of times as slow.
         dense = right_OF.is_contiguous() or right_OF.T.is_contiguous()
         right_OF = right_OF if dense else right_OF.contiguous()
@@ -53,32 +56,36 @@ class _Map(torch.autograd.Function):
     """x @ weight.T."""
 
     @staticmethod
-    def forward(x_RF: Tensor, weight_OF: Tensor) -> Tensor:
-        return times_turned(x_RF, weight_OF)
+    def forward(x_RF: Tensor, weight_OF: Tensor, least: int) -> Tensor:
+        return times_turned(x_RF, weight_OF, least)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004 - the signature is torch's
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - the signature is torch's
+        x_RF, weight_OF, ctx.least = inputs
+        ctx.save_for_backward(x_RF, weight_OF)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (grad_RO,) = grads
         x_RF, weight_OF = ctx.saved_tensors
-        grad_RF = _Map.apply(grad_RO, weight_OF.T) if ctx.needs_input_grad[0] else None
-        grad_OF = _Map.apply(grad_RO.T.contiguous(), x_RF.T) if ctx.needs_input_grad[1] else None
-        return grad_RF, grad_OF
+        grad_RF = grad_OF = None
+        if ctx.needs_input_grad[0]:
+            grad_RF = _Map.apply(grad_RO, weight_OF.T, ctx.least)
+        if ctx.needs_input_grad[1]:
+            grad_OF = _Map.apply(grad_RO.T.contiguous(), x_RF.T, ctx.least)
+        return grad_RF, grad_OF, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         """Lanes that share an operand in one product, as further rows of the other."""
-        x, weight = args
+        x, weight, least = args
         if in_dims[0] is None:
             weight_LOF = weight.movedim(in_dims[1], 0)
-            out = _Map.apply(x, weight_LOF.reshape(-1, weight_LOF.shape[-1]))
+            out = _Map.apply(x, weight_LOF.reshape(-1, weight_LOF.shape[-1]), least)
             return out.view(len(x), info.batch_size, -1), 1
         x_LRF = x.movedim(in_dims[0], 0)
         if in_dims[1] is None:
-            out = _Map.apply(x_LRF.reshape(-1, x_LRF.shape[-1]), weight)
+            out = _Map.apply(x_LRF.reshape(-1, x_LRF.shape[-1]), weight, least)
             return out.view(info.batch_size, -1, out.shape[-1]), 0
         return x_LRF @ weight.movedim(in_dims[1], 0).transpose(-1, -2), 0
 
@@ -148,14 +155,16 @@ def _map_gradient(grad_RO: Tensor, index_R: Tensor, x_IF: Tensor) -> Tensor:
     return grad_OF
 
 
-def linear(x_RF: Tensor, weight_OF: Tensor, bias_O: Tensor | None = None) -> Tensor:
+def linear(
+    x_RF: Tensor, weight_OF: Tensor, bias_O: Tensor | None = None, *, least: int = _LEAST
+) -> Tensor:
     """(R, O) x @ weight.T + bias, differentiable, as `torch.nn.functional.linear` of matrices.
 
-    For tables of thousands of rows or columns; see `times_turned` for what it saves.
+    For tables of thousands of rows or columns; see `times_turned` for what it saves, and `_LEAST`.
     """
     if x_RF.ndim != 2:
         return F.linear(x_RF, weight_OF, bias_O)
-    out_RO = cast(Tensor, _Map.apply(x_RF, weight_OF))
+    out_RO = cast(Tensor, _Map.apply(x_RF, weight_OF, least))
     return out_RO if bias_O is None else out_RO + bias_O
 
 

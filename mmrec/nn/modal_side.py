@@ -3,8 +3,8 @@
 The mechanism of SiBraR (Ganhoer et al., RecSys 2024) and of MuBraR (the same group, TORS 2025).
 
 Letters in names: N entities, M modalities, K modalities drawn for a cell, L cells of a batch,
-P entities whose modalities are projected, Q = M P of their (modality, entity) pairs, modality
-first, R rows of a stack, C common width, D output width.
+P entities a modality that are projected, Q = M P (modality, entity) pairs, modality first, R rows
+of a stack, C common width, D output width.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,27 +16,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrec.nn.branch import Branch
-from mmrec.nn.modalities import ModalityDraws
+from mmrec.nn.modalities import ModalityDraws, entity_lists, first_times
 from mmrec.nn.projections import Projection
-from mmrec.nn.sides import Encoded, Side
-from mmrec.nn.tables import Constant, rows
+from mmrec.nn.sides import Encoded, Listed, Side
+from mmrec.nn.tables import Constant, occurrences, rows
 
 Aggregation = Literal["mean", "max"]
 
 
+MOST_DRAWN = 1.5
+"""Draws of a modality, per entity, up to which a batch lists those that it needs: of evenly drawn
+entities 78 % then. Of more of them the lists save less than they cost."""
+
+
 class _Pairs(NamedTuple):
-    """Projected (modality, entity) pairs, and where a batch's cells lie among them."""
+    """Projected (modality, entity) pairs, and where a batch's draws lie among them."""
 
     h_QC: Tensor
-    at_L: Tensor
-    """(L,) place of each cell's entity among the P entities."""
     size: int
     """P."""
-    whole: bool
-    """Whether the P entities are all of the side's, in order."""
+    place_KL: Tensor
+    """(K, L) or (1, L): the place of a cell's entity among the P of a drawn modality."""
+    entity_P: Tensor | None
+    """The entities of the first modality; None where they are all of the side's, in order."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,17 @@ class ModalSide(Side):
     """Entity = mean over modalities m of branch(projection_m(raw_m)), from any subset of them.
 
     The mechanism of SiBraR (one branch for all modalities) and of MuBraR (one each). In training
-    only a cell's drawn modalities are averaged; without draws all that the entity has.
+    only a cell's drawn modalities are averaged; without draws all that the entity has. Of three and
+    more draws a repeat counts nowhere, so that drawing all is averaging all. Of two it counts as
+    any other, in batch normalisation and, where dropout tells the two apart, in the mean.
 
-    Without dropout all rows of the stack that belong to one (modality, entity) pair are equal. So
-    the branch is run once on the TABLE of all pairs, batch normalisation weighting each by how
-    often it was drawn, unless the STACK of all drawn rows is shorter. Both give the same numbers.
+    Without dropout all rows of the STACK of drawn rows that belong to one (modality, entity) pair
+    are equal. So the branch is run once on the TABLE of pairs, batch normalisation weighting each
+    by how often it was drawn; of all pairs, or of those that the batch lists (`needed`), which are
+    fewer in a small batch. All give the same numbers.
     """
 
-    path: Literal["auto", "table", "stack"] = "auto"
+    path: Literal["table", "stack"] = "table"
     """Which of the two is taken; tests set it. Dropout always takes the stack."""
     input_dropout: Tensor
 
@@ -97,13 +104,41 @@ class ModalSide(Side):
 
     # --- training
 
+    def needed(self, entity: Tensor, drawn: Tensor | None) -> Listed | None:
+        """The entities that a batch needs of each modality; None where it needs most of them.
+
+        For batches as they are made: the length of a list depends on the draws.
+
+        Args:
+            entity: (...) int64.
+            drawn: (..., K) int64; None where training averages all modalities.
+        """
+        num_modalities, num_entities = self.present_MN.value.shape
+        num_drawn = num_modalities if drawn is None else drawn.shape[-1]
+        if entity.numel() * num_drawn > MOST_DRAWN * num_entities * num_modalities:
+            return None
+        cell_L = entity.reshape(-1)
+        if drawn is None:
+            every_M1 = torch.arange(num_modalities, device=entity.device)[:, None]
+            entity_PM, place_KL = entity_lists(
+                cell_L, every_M1.expand(-1, len(cell_L)), num_entities, num_modalities
+            )
+            return Listed(entity_PM, place_KL[0].view(*entity.shape, 1))
+        drawn_KL = drawn.reshape(len(cell_L), -1).T
+        entity_PM, place_KL = entity_lists(cell_L, drawn_KL, num_entities, num_modalities)
+        return Listed(entity_PM, place_KL.T.reshape(drawn.shape))
+
     def encode(
-        self, entity: Tensor, drawn: Tensor | None = None, keep: Tensor | None = None
+        self,
+        entity: Tensor,
+        drawn: Tensor | None = None,
+        keep: Tensor | None = None,
+        listed: Listed | None = None,
     ) -> Encoded:
         if self.rules.input_dropout and keep is None:
             raise ValueError("a side with dropout needs its mask in the batch's `extra`")
         cell_L = entity.reshape(-1)
-        pairs = self._project(cell_L)
+        pairs = self._project(cell_L, listed)
         if self.draws is None:
             embedding_LD, buffers = self._encode_all(pairs, cell_L, keep)
             return Encoded(embedding_LD.view(*entity.shape, -1), buffers=buffers)
@@ -113,52 +148,70 @@ class ModalSide(Side):
                 " `extra`; make batches with the model's `epoch_batches`"
             )
         drawn_KL = drawn.reshape(len(cell_L), -1).T
-        flat, buffers = self._encode_drawn(pairs, drawn_KL, keep)
-        views = tuple(view_LD.view(*entity.shape, -1) for view_LD in flat)
-        distinct = None
-        if not self.complete and self.draws.drawn == 2:
-            distinct = (drawn[..., 0] != drawn[..., 1]).to(views[0].dtype)
-        return Encoded(self._combined(views), views, distinct, buffers)
+        fresh_KL = None
+        if not self.complete and self.draws.drawn > 1:
+            fresh_KL = first_times(drawn_KL).to(pairs.h_QC.dtype)
+        count_KL = fresh_KL if self.draws.drawn > 2 else None
+        flat, buffers = self._encode_drawn(pairs, drawn_KL, keep, count_KL)
+        shape = entity.shape
+        views = tuple(view_LD.view(*shape, -1) for view_LD in flat)
+        embedding = self._combined(flat, count_KL).view(*shape, -1)
+        fresh = None if fresh_KL is None else tuple(x_L.view(shape) for x_L in fresh_KL)
+        return Encoded(embedding, views, fresh, buffers)
 
-    def _project(self, cell_L: Tensor) -> "_Pairs":
-        """Project all entities, or the batch's cells if they are fewer."""
-        num_entities = self.present_MN.value.shape[1]
-        whole = num_entities <= len(cell_L)
-        h_QC = torch.cat([project(None if whole else cell_L) for project in self.projections])
-        at_L = cell_L if whole else torch.arange(len(cell_L), device=cell_L.device)
-        size = num_entities if whole else len(cell_L)
-        return _Pairs(self._normalized(h_QC), at_L, size, whole)
+    def _project(self, cell_L: Tensor, listed: Listed | None) -> "_Pairs":
+        """Project what is listed, or all."""
+        if listed is None:
+            h_QC = torch.cat([project() for project in self.projections])
+            size, place_KL, entity_P = self.present_MN.value.shape[1], cell_L[None], None
+        else:
+            lists = listed.entity_PM.unbind(1)
+            h_QC = torch.cat([f(list_P) for f, list_P in zip(self.projections, lists, strict=True)])
+            size, place_KL = len(listed.entity_PM), listed.place.reshape(len(cell_L), -1).T
+            entity_P = lists[0]
+        return _Pairs(self._normalized(h_QC), size, place_KL, entity_P)
 
     def _normalized(self, h_RC: Tensor) -> Tensor:
-        return F.normalize(h_RC, dim=-1, eps=1e-12) if self.rules.normalize_input else h_RC
+        if not self.rules.normalize_input:
+            return h_RC
+        # As `F.normalize`, whose division has a gradient that takes half as long again.
+        length_R1 = torch.linalg.vector_norm(h_RC, dim=-1, keepdim=True)
+        return h_RC * length_R1.clamp(min=1e-12).reciprocal()
 
-    def _takes_table(self, num_pairs: int, num_rows: int, keep: Tensor | None) -> bool:
-        if self.path == "auto":
-            return keep is None and num_pairs <= num_rows
-        return self.path == "table" and keep is None
+    def _takes_table(self, keep: Tensor | None) -> bool:
+        return keep is None and self.path == "table"
 
     def _encode_drawn(
-        self, pairs: "_Pairs", drawn_KL: Tensor, keep: Tensor | None
+        self,
+        pairs: "_Pairs",
+        drawn_KL: Tensor,
+        keep: Tensor | None,
+        count_KL: Tensor | None,
     ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """K times (L, D)."""
-        pair_KL = drawn_KL * pairs.size + pairs.at_L
-        if self._takes_table(len(pairs.h_QC), pair_KL.numel(), keep):
-            once_R = pairs.h_QC.new_ones(pair_KL.numel())
-            weight_Q = pairs.h_QC.new_zeros(len(pairs.h_QC)).index_add(
-                0, pair_KL.reshape(-1), once_R
-            )
+        """K times (L, D); `count_KL` is how often each row counts in batch normalisation."""
+        pair_KL = drawn_KL * pairs.size + pairs.place_KL
+        count_R = None if count_KL is None else count_KL.reshape(-1)
+        if self._takes_table(keep):
+            if count_R is None:
+                weight_Q = occurrences(pair_KL.reshape(-1), pairs.h_QC)
+            else:
+                zero_Q = pairs.h_QC.new_zeros(len(pairs.h_QC))
+                weight_Q = zero_Q.index_add(0, pair_KL.reshape(-1), count_R)
             z_QD, buffers = self._branch_table(pairs.h_QC, weight_Q)
             # One look-up a view: slices of a common one would make gradients full of zeros.
             return [rows(z_QD, pair_L) for pair_L in pair_KL], buffers
         h_KLC = self._dropped(rows(pairs.h_QC, pair_KL), keep)
-        z_RD, buffers = self._branch_stack(h_KLC.flatten(0, 1), drawn_KL.reshape(-1), None)
+        z_RD, buffers = self._branch_stack(h_KLC.flatten(0, 1), drawn_KL.reshape(-1), count_R)
         return z_RD.view(*drawn_KL.shape, -1).unbind(), buffers
 
-    def _combined(self, views: Sequence[Tensor]) -> Tensor:
-        """(..., D) over the drawn modalities, all of which are there."""
-        if self.rules.aggregation == "mean":
+    def _combined(self, views: Sequence[Tensor], count_KL: Tensor | None) -> Tensor:
+        """(L, D) over the drawn modalities, all of which are there."""
+        if self.rules.aggregation == "max":
+            return reduce(torch.maximum, views)
+        if count_KL is None:
             return sum(views[1:], views[0]) / len(views)
-        return reduce(torch.maximum, views)
+        total_LD = sum(c_L[:, None] * z_LD for c_L, z_LD in zip(count_KL, views, strict=True))
+        return total_LD / count_KL.sum(0)[:, None]
 
     def _encode_all(
         self, pairs: "_Pairs", cell_L: Tensor, keep: Tensor | None
@@ -166,16 +219,16 @@ class ModalSide(Side):
         """(L, D)."""
         present_MN = self.present_MN.value
         num_modalities = len(present_MN)
-        if self._takes_table(len(pairs.h_QC), num_modalities * len(cell_L), keep):
-            count_P = cell_L.new_ones(len(cell_L)).to(pairs.h_QC.dtype)
-            present_MP = present_MN if pairs.whole else present_MN[:, cell_L]
-            if pairs.whole:
-                count_P = pairs.h_QC.new_zeros(pairs.size).index_add(0, cell_L, count_P)
+        (place_L,) = pairs.place_KL
+        if self._takes_table(keep):
+            count_P = occurrences(place_L, pairs.h_QC[: pairs.size])
+            entity_P = pairs.entity_P
+            present_MP = present_MN if entity_P is None else present_MN[:, entity_P]
             z_QD, buffers = self._branch_table(pairs.h_QC, (present_MP * count_P).reshape(-1))
             z_MPD = z_QD.view(num_modalities, pairs.size, -1)
-            return rows(self._aggregate(z_MPD, present_MP), pairs.at_L), buffers
+            return rows(self._aggregate(z_MPD, present_MP), place_L), buffers
         every_M1 = torch.arange(num_modalities, device=cell_L.device)[:, None]
-        h_MLC = self._dropped(rows(pairs.h_QC, every_M1 * pairs.size + pairs.at_L), keep)
+        h_MLC = self._dropped(rows(pairs.h_QC, every_M1 * pairs.size + place_L), keep)
         present_ML = present_MN[:, cell_L]
         modality_R = every_M1.expand_as(present_ML).reshape(-1)
         z_RD, buffers = self._branch_stack(h_MLC.flatten(0, 1), modality_R, present_ML.reshape(-1))

@@ -1,6 +1,7 @@
 """Which modalities a side has, which of them an entity has, and drawing some for a training cell.
 
-Letters in names: N entities, M modalities, K modalities drawn for a cell.
+Letters in names: N entities, M modalities, K modalities drawn for a cell, L cells, P entities
+of a modality's list.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmrec.data.dataset import Category, Dense, Feature, Tags
+from mmrec.data.dataset import INTERACTIONS, Category, Dense, Feature, Tags
 from mmrec.nn.tables import Constant
 
-INTERACTIONS = "interactions"
-
 Sampling = Literal["none", "single", "pairwise", "central"]
-
-DRAWN: dict[Sampling, int] = {"none": 0, "single": 1, "pairwise": 2, "central": 2}
-"""How many modalities a cell draws."""
 
 RANDOM_RANGE = 2**31
 """Random integers are uniform below this; taken modulo a few modalities their bias is nil."""
@@ -71,37 +67,34 @@ def presence(
 class ModalityDraws(nn.Module):
     """Draws modalities for cells, each uniformly among those that the cell's entity has.
 
-    "single" draws one; "pairwise" an ordered pair without replacement; "central" the central
-    modality, then one of the others. An entity with one modality has it drawn twice.
+    "single" draws one; "pairwise" `num` of them, ordered and without replacement; "central" the
+    central modality, then `num - 1` of the others. What an entity lacks to `num` is made up by
+    drawing its first one again. The first modalities are the same whatever `num` is.
     """
 
-    def __init__(self, sampling: Sampling, present_NM: NDArray[np.bool_], central: int) -> None:
+    def __init__(
+        self, sampling: Sampling, present_NM: NDArray[np.bool_], central: int, num: int = 2
+    ) -> None:
         """Order the modalities of each entity.
 
         Args:
             sampling: "single", "pairwise" or "central".
             present_NM: which entity has which modality.
             central: the place of the central modality; only "central" looks at it.
+            num: how many a cell draws; "single" always draws one.
 
         Raises:
-            ValueError: pairs are to be drawn from fewer than two modalities, or an entity lacks
-                the central one.
+            ValueError: more are to be drawn than there are.
         """
         super().__init__()
         self.sampling = sampling
-        self.drawn = DRAWN[sampling]
+        self.drawn = 1 if sampling == "single" else num
         num_modalities = present_NM.shape[1]
         if self.drawn > num_modalities:
-            raise ValueError(
-                f"sampling {sampling!r} draws {self.drawn} modalities, there is {num_modalities}"
-            )
+            there = f"there {'is' if num_modalities == 1 else 'are'} {num_modalities}"
+            raise ValueError(f"sampling {sampling!r} draws {self.drawn} modalities, {there}")
         priority_M = np.arange(num_modalities)
         if sampling == "central":
-            lacking = np.flatnonzero(~present_NM[:, central])
-            if lacking.size:
-                raise ValueError(
-                    f"{lacking.size} entities, such as {lacking[0]}, lack the central modality"
-                )
             priority_M = np.argsort(priority_M != central, kind="stable")
         order_NM = priority_M[np.argsort(~present_NM[:, priority_M], axis=1, kind="stable")]
         self.order_NM = Constant(torch.from_numpy(order_NM))
@@ -118,11 +111,70 @@ class ModalityDraws(nn.Module):
         first = random[..., 0] % count
         if self.sampling == "central":
             first = torch.zeros_like(first)
-        if self.drawn == 1:
-            return self.order_NM.value[entity, first][..., None]
-        step = 1 + random[..., 1] % (count - 1).clamp(min=1)
-        ranks = torch.stack((first, (first + step) % count), -1)
-        return self.order_NM.value[entity[..., None], ranks]
+        ranks = [first]
+        if self.drawn > 1:
+            step = 1 + random[..., 1] % (count - 1).clamp(min=1)
+            ranks.append((first + step) % count)
+        ranks += _further(ranks, self.drawn, count, random)
+        return self.order_NM.value[entity[..., None], torch.stack(ranks, -1)]
+
+
+def _further(ranks: list[Tensor], num: int, count: Tensor, random: Tensor) -> list[Tensor]:
+    """Ranks from the third to the `num`-th, none drawn before; the first again where none is left.
+
+    They take what the first two leave of their random integers, so that a cell meets the same
+    first two however many it draws. Of M modalities the bias is M! / 2^62.
+    """
+    if num <= 2:
+        return []
+    others = (count - 1).clamp(min=1)
+    left = random[..., 0] // count * (RANDOM_RANGE // others + 1) + random[..., 1] // others
+    taken = list(ranks)
+    for place in range(2, num):
+        remaining = (count - place).clamp(min=1)
+        rank = left % remaining
+        left = left // remaining
+        # The rank-th of those that are not taken.
+        for lower in torch.stack(taken, -1).sort(-1).values.unbind(-1):
+            rank = rank + (rank >= lower)
+        taken.append(torch.where(place < count, rank, ranks[0]))
+    return taken[2:]
+
+
+def first_times(drawn_KL: Tensor) -> Tensor:
+    """(K, L) bool: whether a drawn modality is none of those that its cell drew before it."""
+    # A Python loop over the few draws: nothing here depends on data.
+    return torch.stack([(drawn_KL[:k] != drawn_KL[k]).all(0) for k in range(len(drawn_KL))])
+
+
+def entity_lists(
+    cell_L: Tensor, drawn_KL: Tensor, num_entities: int, num_modalities: int
+) -> tuple[Tensor, Tensor]:
+    """The distinct entities that each modality is drawn for, so that others need no projection.
+
+    Args:
+        cell_L: the entity of each cell.
+        drawn_KL: the modalities that each cell draws.
+        num_entities: N.
+        num_modalities: M.
+
+    Returns:
+        (P, M) int64 lists in ascending order, filled up with entity 0, and (K, L) int64 where in
+        its modality's list the entity of each draw lies. P is rounded up, by an eighth at most, so
+        that the shapes of an epoch's batches are few: oneDNN keeps a kernel for each.
+    """
+    pair_KL = drawn_KL * num_entities + cell_L
+    needed_MN = torch.zeros(num_modalities * num_entities, dtype=torch.bool, device=cell_L.device)
+    needed_MN[pair_KL.reshape(-1)] = True
+    needed_MN = needed_MN.view(num_modalities, num_entities)
+    rank_MN = needed_MN.cumsum(1) - 1
+    longest = int(rank_MN[:, -1].max()) + 1
+    step = 1 << max(longest.bit_length() - 4, 0)
+    size = min(-(-longest // step) * step, num_entities)
+    entity_PM = torch.zeros(size, num_modalities, dtype=torch.int64, device=cell_L.device)
+    modality_Q, entity_Q = needed_MN.nonzero().unbind(1)
+    entity_PM[rank_MN[modality_Q, entity_Q], modality_Q] = entity_Q
+    return entity_PM, rank_MN.view(-1)[pair_KL]
 
 
 def central_index(names: Sequence[str], central: str, side: str) -> int:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mmrec.data.dataset import Category, Dense, Feature, Tags
 from mmrec.graphs import Graph, spmm
+from mmrec.nn import maps
 from mmrec.nn.init import kaiming_bound, linear, normal, uniform, zeros
 from mmrec.nn.tables import Constant, rows
 
@@ -58,8 +59,9 @@ class InteractionProjection(Projection):
         self.bias_C = zeros(width)
 
     def forward(self, entity_R: Tensor | None = None) -> Tensor:
-        out_NC = self.activation(spmm(self.seen_NM, self.weight_MC) + self.bias_C)
-        return out_NC if entity_R is None else rows(out_NC, entity_R)
+        sum_NC = spmm(self.seen_NM, self.weight_MC)
+        sum_RC = sum_NC if entity_R is None else rows(sum_NC, entity_R)
+        return self.activation(sum_RC + self.bias_C)
 
 
 class DenseProjection(Projection):
@@ -82,7 +84,8 @@ class DenseProjection(Projection):
         values_NF = self.values_NF.value
         x = values_NF if entity_R is None else rows(values_NF, entity_R)
         for layer in self.layers:
-            x = self.activation(layer(x))
+            assert isinstance(layer, nn.Linear)
+            x = self.activation(maps.linear(x, layer.weight, layer.bias, least=maps.FEW_SHAPES))
         return x
 
 

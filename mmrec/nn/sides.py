@@ -1,6 +1,7 @@
 """The two sides of a dot product: how users, or items, become embeddings.
 
-Letters in names: N entities, K modalities drawn for a cell, C common width, D output width.
+Letters in names: N entities, M modalities, K modalities drawn for a cell, P entities that a batch
+lists of a modality, C common width, D output width.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +27,8 @@ class SideData(NamedTuple):
     num_others: int
     features: Mapping[str, Feature]
     cold: bool
-    """Whether the split keeps the evaluated entities of this side out of training."""
+    """Whether the entities of this side are evaluated without what training pairs tell of them: the
+    split keeps them out of training, or the dataset's condition has it so."""
 
     @classmethod
     def users(cls, data: Dataset) -> "SideData":
@@ -37,13 +39,24 @@ class SideData(NamedTuple):
     @classmethod
     def items(cls, data: Dataset) -> "SideData":
         """The items' side."""
-        pairs, cold = data.train[:, ::-1], data.split == "cold-item"
+        pairs = data.train[:, ::-1]
+        cold = data.split == "cold-item" or not data.items_known
         return cls("item", pairs, data.num_items, data.num_users, data.features, cold)
 
     def interactions(self) -> Graph:
         """(entities, others) the binary training rows."""
         dtype = torch.get_default_dtype()
         return incidence(self.pairs, self.num_entities, self.num_others, dtype=dtype)
+
+
+class Listed(NamedTuple):
+    """The entities that a batch needs of each modality, where that is not most of them."""
+
+    entity_PM: Tensor
+    """(P, M) int64: of every modality those that drew it; behind them come any others."""
+    place: Tensor
+    """(..., K) int64: where in the list of a drawn modality the cell's entity lies; (..., 1) where
+    nothing is drawn and all lists are the same."""
 
 
 class Encoded(NamedTuple):
@@ -53,8 +66,9 @@ class Encoded(NamedTuple):
     """(..., D)."""
     views: tuple[Tensor, ...] = ()
     """K times (..., D): the vectors of the drawn modalities; none where none are drawn."""
-    distinct: Tensor | None = None
-    """(...) 1.0 where the drawn modalities differ, else 0.0; None where they differ everywhere."""
+    fresh: tuple[Tensor, ...] | None = None
+    """K times (...): 0.0 where a drawn modality was drawn before for the same cell, as an entity
+    lacks others, else 1.0; None where no draw can be a repeat."""
     buffers: dict[str, Tensor] = {}
     """New running statistics by buffer name within the side."""
 
@@ -64,7 +78,11 @@ class Side(nn.Module, ABC):
 
     @abstractmethod
     def encode(
-        self, entity: Tensor, drawn: Tensor | None = None, keep: Tensor | None = None
+        self,
+        entity: Tensor,
+        drawn: Tensor | None = None,
+        keep: Tensor | None = None,
+        listed: Listed | None = None,
     ) -> Encoded:
         """Embeddings of the entities of a training batch.
 
@@ -72,6 +90,7 @@ class Side(nn.Module, ABC):
             entity: (...) int64, an entity may occur often.
             drawn: (..., K) int64 indices of the drawn modalities.
             keep: (..., K, C) bool, False where dropout zeroes the branch's input.
+            listed: the entities that are looked at; None: all. The numbers are the same.
         """
 
     @abstractmethod
@@ -87,9 +106,13 @@ class TableSide(Side):
         self.table_ND = table_ND
 
     def encode(
-        self, entity: Tensor, drawn: Tensor | None = None, keep: Tensor | None = None
+        self,
+        entity: Tensor,
+        drawn: Tensor | None = None,
+        keep: Tensor | None = None,
+        listed: Listed | None = None,
     ) -> Encoded:
-        del drawn, keep
+        del drawn, keep, listed
         return Encoded(rows(self.table_ND, entity))
 
     def table(self, modalities: Sequence[str] | None = None) -> Tensor:
@@ -105,9 +128,13 @@ class ProjectedSide(Side):
         self.projection = projection
 
     def encode(
-        self, entity: Tensor, drawn: Tensor | None = None, keep: Tensor | None = None
+        self,
+        entity: Tensor,
+        drawn: Tensor | None = None,
+        keep: Tensor | None = None,
+        listed: Listed | None = None,
     ) -> Encoded:
-        del drawn, keep
+        del drawn, keep, listed
         return Encoded(rows(self.projection(), entity))
 
     def table(self, modalities: Sequence[str] | None = None) -> Tensor:

@@ -25,3 +25,22 @@ CONFIGS = {
 """By name: `BPR`, or `FREEDOM-described`."""
 TRAINED = {name: cfg for name, cfg in CONFIGS.items() if not cfg.closed_form}
 CLOSED_FORMS = {name: cfg for name, cfg in CONFIGS.items() if cfg.closed_form}
+
+
+def readings(cfg: ModelConfig) -> dict[str, ModelConfig]:
+    """With feature tables as they are and, where the model can train them, trained."""
+    if not hasattr(cfg, "train_features"):
+        return {"frozen": cfg}
+    return {
+        "frozen": override(cfg, {"train_features": False}),
+        "trained": override(cfg, {"train_features": True}),
+    }
+
+
+READERS = {
+    f"{name}-{kind}": reading
+    for name, cfg in CONFIGS.items()
+    if cfg.CARD.modalities != "none"
+    for kind, reading in readings(cfg).items()
+}
+"""What takes modalities: `VBPR-released-frozen`."""

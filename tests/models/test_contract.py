@@ -141,6 +141,11 @@ class _Losses(nn.Module):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("own_batches", [False, True])
 def test_lanes_agree_with_solo_runs(cfg, own_batches):
+    assert_lanes_agree_with_solo_runs(cfg, own_batches=own_batches)
+
+
+def assert_lanes_agree_with_solo_runs(cfg: ModelConfig, *, own_batches: bool) -> None:
+    """Losses, gradients and buffers of two lanes, on one batch or one each, and of two models."""
     models = [built(cfg, seed) for seed in (0, 1)]
     for value in models[1].buffers():
         if value.ndim == 0:

@@ -164,10 +164,11 @@ def test_table_and_stack_agree(kind, sampling, aggregation, size, missing):
     model = built(cfg, tiny(missing=missing))
     batch = first_batch(model, BatchShape(size, 2))
     results = []
-    for path in ("table", "stack", "auto"):
+    everything = replace(batch, extra={k: v for k, v in batch.extra.items() if "_mod" in k})
+    for path, rows in (("table", batch), ("table", everything), ("stack", everything)):
         model.user.path = model.item.path = path
         model.zero_grad()
-        terms, buffers = model.losses(batch)
+        terms, buffers = model.losses(rows)
         torch.stack(list(terms.values())).sum().backward()
         gradients = [p.grad for p in model.parameters()]
         results.append([*terms.values(), *buffers.values(), *gradients])
@@ -210,8 +211,8 @@ def test_an_entity_with_one_modality_has_it_drawn_twice():
 def test_draws_of_one_side_do_not_depend_on_the_other():
     both, items = (built(SiBraR(**{**SMALL, "user": user})) for user in ("branch", "embedding"))
     left, right = first_batch(both), first_batch(items)
-    assert set(left.extra) == {"user_modalities", "item_modalities"}
-    assert set(right.extra) == {"item_modalities"}
+    assert {"user_modalities", "item_modalities"} < set(left.extra)
+    assert not any(name.startswith("user") for name in right.extra)
     assert torch.equal(left.extra["item_modalities"], right.extra["item_modalities"])
 
 
@@ -287,6 +288,40 @@ def test_mubrar_has_a_branch_a_modality():
     assert set(many.measures()) == {"item_cosine", "item_rank", "modality_gap"}
 
 
+# --- what the items are by one modality
+
+
+@pytest.mark.parametrize("kind", [SiBraR, MuBraR])
+def test_items_are_the_mean_of_their_views(kind):
+    model = built(kind(**SMALL, sampling="none")).eval()
+    views = {name: view.detach().numpy() for name, view in model.item_views().items()}
+    assert list(views) == ["interactions", "tags", "text"]
+    lacking = {name: np.flatnonzero(np.isnan(view).any(1)) for name, view in views.items()}
+    assert {name: items.tolist() for name, items in lacking.items()} == {
+        "interactions": [], "tags": [5, 9], "text": [1, 5]
+    }  # fmt: skip
+    expected = np.nanmean(np.stack(list(views.values())), axis=0)
+    np.testing.assert_allclose(model.item_embeddings().detach(), expected, atol=1e-6)
+
+
+def test_unseen_items_have_no_view_by_interactions():
+    data = tiny(split="cold-item")
+    data = replace(data, train=data.train[~np.isin(data.train[:, 1], [4, 11])])
+    cold, warm, unknown = (
+        built(SiBraR(**SMALL), replace(data, **changes)).item_views()
+        for changes in ({}, {"split": "given"}, {"items_known": False})
+    )
+    missing = torch.isnan(cold["interactions"]).all(1)
+    assert missing.nonzero()[:, 0].tolist() == [4, 11]
+    assert not torch.isnan(warm["interactions"]).any()
+    assert torch.isnan(unknown["interactions"]).all()
+    assert not torch.isnan(unknown["text"]).any()
+
+
+def test_items_that_are_no_branch_have_no_views():
+    assert built(SiBraR(**SMALL, item="interactions")).item_views() == {}
+
+
 # --- refusals
 
 
@@ -307,7 +342,7 @@ def test_mubrar_has_a_branch_a_modality():
             {"sampling": "central", "central": "text", "user": "embedding"},
             "given",
             ValueError,
-            "2 entities, such as 1, lack the central",
+            "2 items, such as 1, lack the central modality 'text'",
         ),
         (
             {"modalities": ("interactions",), "sampling": "single"},
@@ -315,7 +350,7 @@ def test_mubrar_has_a_branch_a_modality():
             ValueError,
             "unseen items need a modality beside",
         ),
-        ({"item": "interactions"}, "cold-item", ValueError, "cold-item split one score"),
+        ({"item": "interactions"}, "cold-item", ValueError, "one score where these are missing"),
         ({"user": "embedding"}, "cold-user", ValueError, "cold-user split"),
         (
             {"user": "embedding", "user_modalities": ("level",)},
@@ -330,7 +365,7 @@ def test_what_cannot_work_is_refused_by_name(changes, split, error, message):
     codes = Codes(np.ones(ITEMS, dtype=bool), np.zeros((ITEMS, 2), dtype=np.int64), (3, 3))
     data = replace(data, features={**data.features, "codes": codes})
     with pytest.raises(error, match=message):
-        built(SiBraR(**{**SMALL, **changes}), data)
+        built(SiBraR(**{**SMALL, **changes}), data).require_trainable(data)
 
 
 def test_the_broken_id_item_side_is_not_offered():

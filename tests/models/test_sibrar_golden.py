@@ -127,7 +127,7 @@ def drawn(model: SiBraRModel, train: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("path", ["table", "stack", "auto"])
+@pytest.mark.parametrize("path", ["table", "stack"])
 @pytest.mark.parametrize("mode", SAMPLINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_training_step(name, mode, path):

@@ -89,9 +89,9 @@ BATCH = placed(
 )
 
 
-def rebuilt(variant: str, names: tuple[str, ...] | None = None):
+def rebuilt(variant: str, names: tuple[str, ...] | None = None, *, free: bool = True):
     """Every parameter drawn anew, biases too."""
-    cfg = VBPR(dim=3, reg_weight=0.3, modalities=names, variant=variant)
+    cfg = VBPR(dim=3, reg_weight=0.3, modalities=names, variant=variant, free_factors=free)
     model = cfg.build(problem(CASE, features=three()), torch.Generator())
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -154,6 +154,29 @@ def test_described_formula_has_an_item_and_a_visual_bias(names):
         for u, i, j in triples()
     ]  # fmt: skip
     assert_like(terms["reg"].detach(), 0.3 / 2 * np.mean(squares))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("variant", ["released", "described"])
+def test_content_alone_has_no_row_of_an_item(variant):
+    model, p = rebuilt(variant, ("image", "text"), free=False)
+    shift = {"bias_D"} if variant == "released" else set()
+    assert set(p) == {"user_UC", "map_OF.0", "map_OF.1"} | shift
+    theta = p["user_UC"]
+    assert theta.shape == (6, 3)
+    content = sum(three()[n].values @ p[f"map_OF.{m}"].T for m, n in enumerate(("image", "text")))
+    if variant == "released":
+        item = content + p["bias_D"]
+        scores = theta @ item.T
+        parts = theta[BATCH.user], item[BATCH.positive], item[BATCH.negative]
+        penalty = sum(np.sqrt(np.sum(part**2)) for part in parts) / 5
+    else:
+        scores = theta @ content[:, :3].T + content[:, 3]
+        penalty = np.mean([np.sum(theta[u] ** 2) for u, _, _ in triples()]) / 2
+    assert_like(model.score(*model.embeddings()).detach(), scores)
+    terms = model.losses(BATCH).terms
+    assert_like(terms["bpr"].detach(), ranking(scores))
+    assert_like(terms["reg"].detach(), 0.3 * penalty)
 
 
 @pytest.mark.usefixtures("float64")

@@ -48,7 +48,7 @@ def other_values(kind: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, str):
         yield value + "x"
     elif origin is tuple:
-        yield from ((), value[:-1]) if value else ()
+        yield from {(), value[:-1]} if value else ()
         yield (parts[0]("1"), *(value or ()))
         yield (parts[0]("1"), parts[0]("2"))
 
@@ -75,6 +75,7 @@ def changed_trials(model: type[ModelConfig]) -> list[tuple[str, Trial]]:
     ]
     trials += [("objective", Trial(RunConfig(model=model(), objective="recall@20")))]
     trials += [("ks", Trial(RunConfig(model=model(), ks=(10, 20))))]
+    trials += [("gap", Trial(RunConfig(model=model(), gap=when))) for when in ("end", "epochs")]
     trials += [("seed", Trial(run, seed=1)), ("condition", Trial(run, knockout))]
     trials += [
         (f"condition.{field}", Trial(run, dataclasses.replace(knockout, **{field: value})))
