@@ -43,6 +43,7 @@ from mmrec.evaluation import PROTOCOLS
 from mmrec.graphs import binary
 from mmrec.models import all_models
 from mmrec.models.base import ModelConfig
+from mmrec.study.memory import resident
 from mmrec.study.provenance import hardware, now, versions
 from mmrec.training import ALLOCATOR, Run, RunConfig, TrainConfig, fit, train_epoch
 
@@ -180,7 +181,8 @@ def serve(name: str, data_root: Path | None, features: Path, *, frozen: bool) ->
     _say({"data": loaded - start, "build": built - loaded, "parameters": parameters})
     for _ in sys.stdin:
         train, evaluation = _epoch(run)
-        _say({"train": train, "evaluation": evaluation, "peak_mb": _peak_mb()})
+        (peak,) = resident("VmHWM")
+        _say({"train": train, "evaluation": evaluation, "peak_mb": peak})
 
 
 def _epoch(run: Run) -> tuple[float, float]:
@@ -190,11 +192,6 @@ def _epoch(run: Run) -> tuple[float, float]:
     trained = time.perf_counter()
     run.valid.rank(run.model.eval())
     return trained - start, time.perf_counter() - trained
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _say(found: dict[str, float]) -> None:

@@ -12,14 +12,13 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from mmrec.study.ledger import Refused
-from mmrec.study.scaling import Scaling
 from mmrec.study.study import Study
 from mmrec.tune.job import Job, Options
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-_WRONG_WISH = (KeyError, ValueError, FileNotFoundError, Refused)
+WRONG_WISH = (KeyError, ValueError, FileNotFoundError, Refused)
 """What a wrong option raises while a study is laid out; its message is enough. Once trials run,
 only `Refused` is expected: all else is a fault and shows its trace."""
 
@@ -35,12 +34,12 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     try:
         arguments["changes"] = dict(_change(text) for text in arguments["changes"])
         job = Job(study, Options(**arguments))
-    except _WRONG_WISH as error:
-        return _refuse(error)
+    except WRONG_WISH as error:
+        return refuse(error)
     try:
         return _forecast(job) if dry_run else _run(job)
     except Refused as error:
-        return _refuse(error)
+        return refuse(error)
 
 
 def _forecast(job: Job) -> int:
@@ -66,13 +65,13 @@ def _run(job: Job) -> int:
 
 def study_parser(study: Study) -> argparse.ArgumentParser:
     """The command line of a study's script."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"python studies/{study.name}.py",
         description=f"{study.question} Running the same command again does only what is missing.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_factors_text(study),
     )
-    _data_arguments(parser).add_argument(
+    _data_arguments(parser, study.split).add_argument(
         "--dataset",
         default=study.dataset,
         metavar="NAME|PATH",
@@ -89,6 +88,9 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
     what.add_argument(
         "--epochs", type=int, metavar="N", help=f"cap a trial (default {study.base.train.epochs})"
     )
+    if study.presets:
+        names = ", ".join(study.presets)
+        what.add_argument("--preset", metavar="NAME", help=f"values set together: {names}")
     what.add_argument(
         "--set",
         action="append",
@@ -149,7 +151,7 @@ def _own_arguments(parser: argparse.ArgumentParser, study: Study) -> None:
         own.add_argument(
             f"--{choice.name}",
             dest=choice.name,
-            type=lambda text, choice=choice: _known(text, choice.allowed),
+            type=lambda text, choice=choice: words_of(text, choice.allowed),
             default=choice.default,
             metavar="A,B",
             help=f"{choice.help} (default {','.join(choice.default) or 'what the data has'})",
@@ -167,8 +169,8 @@ def _own_arguments(parser: argparse.ArgumentParser, study: Study) -> None:
         )
 
 
-def _known(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """The words of `a,b`, each once."""
+def words_of(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """The words of `a,b`, each once, for argparse; one that is not allowed is refused."""
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for word in words:
         if allowed and word not in allowed:
@@ -178,8 +180,11 @@ def _known(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
     return words
 
 
-def _data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Where a dataset lies and how it is split: all but its name."""
+def _data_arguments(
+    parser: argparse.ArgumentParser, split: str | None = None
+) -> argparse._ArgumentGroup:
+    """Where a dataset lies and how it is split: all but its name; `split` is the default."""
+    usual = split or "the dataset's own"
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data-root",
@@ -189,7 +194,8 @@ def _data_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )
     data.add_argument(
         "--split",
-        help="given, random, leave-one-out, cold-item or cold-user (default: the dataset's own)",
+        default=split,
+        help=f"given, random, leave-one-out, cold-item or cold-user (default: {usual})",
     )
     data.add_argument(
         "--protocol",
@@ -232,7 +238,8 @@ def _change(text: str) -> tuple[str, Any]:
         return path, value  # a bare word is a string: --set train.optimizer=adamw
 
 
-def _refuse(error: Exception) -> int:
+def refuse(error: Exception) -> int:
+    """Say what is wrong with a wish; the exit code."""
     if isinstance(error, ValidationError):
         lines = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
@@ -245,7 +252,7 @@ def _refuse(error: Exception) -> int:
     return USAGE
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, with the nearest flag named when one is unknown; no abbreviations."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -264,84 +271,6 @@ class _Parser(argparse.ArgumentParser):
         return [flag for parser in parsers for flag in parser._option_string_actions]
 
 
-# --- studies of growth
-
-
-def main_scaling(scaling: Scaling, argv: Sequence[str] | None = None) -> int:
-    """Measure a scaling study as its command line says; the exit code, as of `main`."""
-    from mmrec.reports.scaling import publish
-    from mmrec.study.measuring import Options, Plan, run
-
-    try:
-        plan = Plan.of(scaling, Options(**vars(scaling_parser(scaling).parse_args(argv))))
-        tables = run(plan, say=lambda words: print(words, file=sys.stderr, flush=True))
-    except _WRONG_WISH as error:
-        return _refuse(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    print(f"\n{tables.answer}\nreport: {publish(tables, plan.folder)}")
-    return DONE
-
-
-def scaling_parser(scaling: Scaling) -> argparse.ArgumentParser:
-    """The command line of a scaling study's script."""
-    names = [method.name for method in scaling.methods]
-    sizes = f"{scaling.sizes[0]} doubled up to {scaling.sizes[-1]}"
-    parser = _Parser(
-        prog=f"python studies/{scaling.name}.py",
-        description=f"{scaling.question} Running the same command again does only what is missing.",
-    )
-    what = parser.add_argument_group("what to measure")
-    what.add_argument(
-        "--sizes",
-        type=_sizes,
-        default=(),
-        metavar="N,N",
-        help=f"numbers of nodes (default {sizes})",
-    )
-    what.add_argument(
-        "--methods",
-        type=lambda text: _known(text, names),
-        default=(),
-        metavar="A,B",
-        help=f"some of: {', '.join(names)} (default all)",
-    )
-    what.add_argument(
-        "--seeds", type=int, metavar="N", help=f"replicates (default {scaling.seeds})"
-    )
-    what.add_argument("--smoke", action="store_true", help="a few small sizes: no verdicts meant")
-    limits = parser.add_argument_group("how far to go")
-    limits.add_argument(
-        "--seconds", type=float, metavar="S", help=f"longest step (default {scaling.seconds:g})"
-    )
-    limits.add_argument(
-        "--memory-gib",
-        type=float,
-        metavar="G",
-        help="most memory of a step (default: 60 %% of what is free)",
-    )
-    where = parser.add_argument_group("where to measure, and where to keep it")
-    where.add_argument("--threads", type=int, default=1, metavar="T", help="default 1")
-    where.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    where.add_argument(
-        "--out", default="runs", metavar="DIR", help="run folders (default runs; a local folder)"
-    )
-    where.add_argument(
-        "--fresh", action="store_true", help="move old measurements aside (default: keep them)"
-    )
-    return parser
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"takes whole numbers, as 1000,2000, not {text!r}"
-        ) from None
-
-
 # --- the `mmrec` command
 
 
@@ -351,13 +280,13 @@ def mmrec_command(argv: Sequence[str] | None = None) -> int:
     do: Callable[[argparse.Namespace], int] = arguments.do
     try:
         return do(arguments)
-    except _WRONG_WISH as error:
-        return _refuse(error)
+    except WRONG_WISH as error:
+        return refuse(error)
 
 
 def mmrec_parser() -> argparse.ArgumentParser:
     """The command line of `mmrec`."""
-    parser = _Parser(prog="mmrec", description="Look at data, rebuild reports, repeat trials.")
+    parser = Parser(prog="mmrec", description="Look at data, rebuild reports, repeat trials.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser("data", help="list the datasets, or describe one")
     data.add_argument(
@@ -387,6 +316,7 @@ def mmrec_parser() -> argparse.ArgumentParser:
 
 
 def _show_data(arguments: argparse.Namespace) -> int:
+    from mmrec.data.features import described
     from mmrec.data.sources import available, load
 
     if not arguments.dataset:
@@ -403,8 +333,10 @@ def _show_data(arguments: argparse.Namespace) -> int:
     parts = ", ".join(f"{len(data.part(p))} {p}" for p in ("train", "valid", "test"))
     print(f"{data.name} {data.digest}: {data.num_users} users, {data.num_items} items, {parts}")
     print(f"split: {data.split}")
-    for name, feature in {**data.features, **data.user_features}.items():
-        print(f"  {name}: {feature.kind}, {int(feature.present.sum())} of {len(feature)} present")
+    for side, features in (("item", data.features), ("user", data.user_features)):
+        print(f"{side} features:{'' if features else ' none'}")
+        for name, feature in features.items():
+            print(f"  {name}: {described(feature)}")
     for note in data.notes:
         print(f"note: {note}")
     return DONE

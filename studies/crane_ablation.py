@@ -27,8 +27,6 @@ ABLATION = "Dai et al., arXiv 2601.11151, section 4.4 (ablations)"
 SINGLE = "Dai et al., arXiv 2601.11151, section 4.6 (modalities)"
 FAILURE = "Dai et al., arXiv 2601.11151, failure signatures: mode collapse"
 FASTER = "Dai et al., arXiv 2601.11151: faster convergence on small data"
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 
 DIM = 32
 BASE = RunConfig(
@@ -41,7 +39,7 @@ AT_BASE = {DEPTH: 3, II: 1, DROPOUT: 0.5, BETA: 0.01}
 
 def shape(study: Study, asked: Asked) -> Study:
     """The study with this dataset's modalities, each of them alone, and models to compare with."""
-    modalities = MODALITIES.get(asked.dataset, asked.modalities)
+    modalities = asked.modalities
     base = override(study.base, {"model.modalities": modalities})
     alone = {f"{name} alone": override(base, {"model.modalities": (name,)}) for name in modalities}
     knobs = {"modalities": modalities, "train_features": False, "dim": DIM}
@@ -101,6 +99,7 @@ STUDY = Study(
         Factor(BETA, levels=(0.0, 0.01, 0.1, 1.0)),
     ),
     sweeps=((DEPTH,), (II,), (DROPOUT, BETA)),
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     seeds=5,
     views=(

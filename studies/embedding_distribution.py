@@ -20,18 +20,15 @@ from mmrec.study.views import Clouds, ConditionForest
 from mmrec.training import TrainConfig
 
 CONCATENATION, GRAPHS = ("VBPR", "BM3"), ("MMGCN", "FREEDOM", "MGCN", "SMORE")
-MODALITIES = {"lfm2k": ("text", "vggish", "whisper")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 TRAIN = TrainConfig(epochs=100, patience=10, batch_size=512)
 PAPER = "Ye et al., arXiv 2508.07399, appendix tables 4 and 5: NDCG@10"
 
 
 def shape(study: Study, asked: Asked) -> Study:
     """The arms with this dataset's modalities; the baseline, and noise in place of all of them."""
-    modalities = MODALITIES.get(asked.dataset, asked.modalities)
-    knobs = {"modalities": modalities, "train_features": False}
+    knobs = {"modalities": asked.modalities, "train_features": False}
     arms = {name: arm(name, TRAIN, knobs) for name in CONCATENATION + GRAPHS}
-    baseline, noise = knockouts([modalities], ["noise"], ["train+eval"])
+    baseline, noise = knockouts([asked.modalities], ["noise"], ["train+eval"])
     return replace(study, arms=arms, conditions=(baseline, noise), claims=tuple(claims(noise.name)))
 
 
@@ -50,6 +47,7 @@ STUDY = Study(
     name="embedding_distribution",
     question="How do the item embeddings of each modality change in training?",
     base=arm("VBPR", TRAIN),
+    modalities={"lfm2k": ("text", "vggish", "whisper")},
     shape=shape,
     tuning=Tuning(trials=20),
     seeds=5,

@@ -19,8 +19,6 @@ from mmrec.training import RunConfig, TrainConfig
 
 PAPER = "Ren et al., CIKM 2025, ablation"
 DREAM = "Ren et al., CIKM 2025, figure 2: branches of dilation 6, 12 and 18"
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 WHOLE = "MambaRec"
 TAKEN = {
     "without MMD": ({"model.mmd_weight": 0.0}, "MMD helps", "-1.2 % Recall@20 (Sports)"),
@@ -49,9 +47,7 @@ LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 def shape(study: Study, asked: Asked) -> Study:
     """The whole model, each part taken away, real maps under three dilations, and the release."""
-    base = override(
-        study.base, {"model.modalities": MODALITIES.get(asked.dataset, asked.modalities)}
-    )
+    base = override(study.base, {"model.modalities": asked.modalities})
     arms = {WHOLE: base}
     arms |= {name: override(base, gone) for name, (gone, *_) in TAKEN.items()}
     arms |= {
@@ -87,6 +83,7 @@ STUDY = Study(
     question="Which parts of MambaRec does its ranking need, and can dilation matter at all?",
     base=BASE,
     bases={"lfm2k": LFM2K},
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     seeds=5,
     views=(CellForest(),),

@@ -26,17 +26,11 @@ TRAINS = {"lfm2k": TrainConfig(epochs=50, patience=5, lr=5e-3, batch_size=4096)}
 PATIENCE = {"MGCN": 20}
 """Model -> epochs without progress, where the usual ones stop it too soon: hardly trained, MGCN
 ranks well by its item graphs alone, and takes some epochs to come back to that."""
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 
 
 def shape(study: Study, asked: Asked) -> Study:
     """The models as arms, with this dataset's modalities."""
-    knobs = {
-        "modalities": MODALITIES.get(asked.dataset, asked.modalities),
-        "train_features": False,
-        "dim": 32,
-    }
+    knobs = {"modalities": asked.modalities, "train_features": False, "dim": 32}
     train = TRAINS.get(asked.dataset, TRAIN)
     arms = {
         name: arm(name, replace(train, patience=PATIENCE.get(name, train.patience)), knobs)
@@ -60,6 +54,7 @@ STUDY = Study(
     question="How many neighbours should an item have in the item-item graph?",
     base=arm("CRANE", TRAIN),
     factors=(Factor(K, levels=(5, 10, 15, 20, 40)),),
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     tuning=Tuning(trials=6),
     choices=(Choice("models", "the models", MODELS, MODELS),),

@@ -34,8 +34,6 @@ READINGS = {
     "nearest": {"model.reading": "nodes", "model.rca_columns": "topk"},
 }
 """What is correlated: each node with all, or only with the 64 nearest; or columns of features."""
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 
 BASE = RunConfig(
     model=CRANE(dim=32, depth=3, ui_layers=2, item_layers=1, train_features=False),
@@ -46,8 +44,7 @@ LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 def shape(study: Study, asked: Asked) -> Study:
     """An arm for each reading, with this dataset's modalities."""
-    modalities = MODALITIES.get(asked.dataset, asked.modalities)
-    base = override(study.base, {"model.modalities": modalities})
+    base = override(study.base, {"model.modalities": asked.modalities})
     readings = asked.choices["readings"]
     arms = {reading: override(base, READINGS[reading]) for reading in readings}
     claims = [claim for reading in readings for claim in claims_of(reading)]
@@ -100,6 +97,7 @@ STUDY = Study(
         Factor(II, levels=(1, 2)),
     ),
     sweeps=((DEPTH,), (UI,), (II,)),
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     tuning=Tuning(trials=6),
     choices=(Choice("readings", "what CRANE correlates", ("nodes", "features"), tuple(READINGS)),),

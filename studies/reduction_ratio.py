@@ -32,8 +32,6 @@ COSTS = {
     "cost.epoch_seconds": "trains faster",
     "cost.peak_mib": "needs less memory",
 }
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 
 BASE = RunConfig(
     model=MambaRec(dim=32, ui_layers=2, reduction=8, train_features=False),
@@ -44,8 +42,7 @@ LFM2K = override(BASE, {"train.epochs": 50, "train.batch_size": 4096})
 
 def shape(study: Study, asked: Asked) -> Study:
     """With the dataset's modalities and a quarter of its batches, planted data also thinned."""
-    modalities = MODALITIES.get(asked.dataset, asked.modalities)
-    base = override(study.base, {"model.modalities": modalities})
+    base = override(study.base, {"model.modalities": asked.modalities})
     sparser = (Condition(density=0.5),) if asked.dataset.startswith("planted") else ()
     claims = (*reduction_claims(base), *(c for s in sparser for c in density_claims(base, s)))
     size = base.train.batch_size
@@ -102,6 +99,7 @@ STUDY = Study(
         Factor(MMD, levels=(0.0, 0.1, 0.15, 0.2)),
     ),
     sweeps=((R, "condition"), (MMD,)),
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     tuning=Tuning(trials=6),
     seeds=5,

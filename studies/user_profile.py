@@ -26,8 +26,6 @@ PAPER = "Dai et al., arXiv 2601.11151, section 3.3.1: sum, not mean"
 OPEN = "Dai et al., arXiv 2601.11151: left open by the paper (incoherent sums)"
 TRAIN = TrainConfig(epochs=40, patience=5, lr=5e-3, batch_size=1024)
 TRAINS = {"lfm2k": TrainConfig(epochs=40, patience=5, lr=5e-3, batch_size=4096)}
-MODALITIES = {"lfm2k": ("text", "vggish")}
-"""Dataset -> the modalities of the study, where it has more than these."""
 OBJECTIVE = "ndcg@10"
 GROUPS_OF_USERS = {
     "short-histories": "short histories",
@@ -39,9 +37,8 @@ GROUPS_OF_USERS = {
 
 def shape(study: Study, asked: Asked) -> Study:
     """A sum and a mean arm for each reading of the attention."""
-    modalities = MODALITIES.get(asked.dataset, asked.modalities)
     train = TRAINS.get(asked.dataset, TRAIN)
-    knobs = {"modalities": modalities, "train_features": False, "dim": 32}
+    knobs = {"modalities": asked.modalities, "train_features": False, "dim": 32}
     readings = asked.choices["readings"]
     arms = {
         f"{how}, {reading}": arm("CRANE", train, {**knobs, "profile": how, "reading": reading})
@@ -72,6 +69,7 @@ STUDY = Study(
     question="Should a user's multimodal profile be the sum of the items' features, or their mean?",
     base=arm("CRANE", TRAIN),
     dataset="planted-diverse",
+    modalities={"lfm2k": ("text", "vggish")},
     shape=shape,
     tuning=Tuning(trials=6),
     choices=(

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"config", "cache", "stats", "metrics", "losses", "graphs", "geometry"},
+    {"config", "cache", "stats", "metrics", "losses", "graphs", "geometry", "gap"},
     {"data"},
     {"nn"},
     {"models"},
@@ -18,7 +18,7 @@ LAYERS = [
     {"study"},
     {"reports"},
     {"tune"},
-    {"cli"},
+    {"cli", "cli_scaling"},
     {"studies"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -108,7 +108,9 @@ def reached_on_import(start: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("start", ["mmrec.cli", "mmrec.tune.job", "mmrec.tune.again"])
+@pytest.mark.parametrize(
+    "start", ["mmrec.cli", "mmrec.cli_scaling", "mmrec.tune.job", "mmrec.tune.again"]
+)
 def test_help_plans_and_reports_do_not_wait_for_ray(start):
     assert "ray" not in {name.split(".")[0] for name in reached_on_import(start)}
 

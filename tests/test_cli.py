@@ -1,6 +1,7 @@
 """What the command lines say to a wrong wish, before anything is run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,9 @@ def test_a_study_is_named_after_its_file_and_asks_a_question(script):
 def as_it_comes(study: Study) -> Study:
     """In the shape that its command line gives it by default, on its own dataset."""
     chosen = {choice.name: choice.default for choice in study.choices}
-    return study.on(Asked(study.dataset, ("image", "image_b", "text", "text_b"), chosen))
+    dense = ("image", "image_b", "text", "text_b")
+    asked = Asked(study.dataset, dense, chosen, ("genres", *dense), ("age", "gender"))
+    return study.on(replace(asked, split=study.split) if study.split else asked)
 
 
 def test_a_study_can_be_shrunk(script):
@@ -185,4 +188,4 @@ def test_mmrec_data_lists_and_describes(capsys):
     assert mmrec_command(["data", "tiny"]) == 0
     described = capsys.readouterr().out
     assert re.search(r"^tiny [0-9a-f]{16}: 20 users, 60 items, \d+ train, \d+ valid", described)
-    assert "text: dense, 60 of 60 present" in described
+    assert "text: dense, 32 columns, 60 of 60 present (100 %)" in described

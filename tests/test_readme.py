@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,19 @@ COMMANDS = [
 
 MODALITIES = {
     "lfm2k": ("tagtext", "text", "vggish", "whisper"),
+    "ml-1m": ("text", "title"),
     "planted": ("image", "text"),
     "planted-diverse": ("image", "text"),
     "planted-encoders": ("image", "image_b", "text", "text_b"),
+    "planted-five": ("audio", "image", "text"),
 }
+"""Dense ones of the items."""
+MORE = {
+    "lfm2k": (("tags",), ()),
+    "ml-1m": (("genres",), ("age", "gender", "occupation")),
+    "planted-five": (("genres",), ("age", "gender", "occupation")),
+}
+"""Others of the items, and those of the users."""
 
 
 SCALING = "python studies/rca_scaling.py"
@@ -38,13 +48,21 @@ def test_a_study_takes_the_flags_that_the_readme_shows(line):
     arguments = vars(study_parser(study).parse_args(flags))
     modalities = MODALITIES[arguments["dataset"]]
     chosen = {choice.name: arguments[choice.name] for choice in study.choices}
-    assert study.on(Asked(arguments["dataset"], modalities, chosen)).cells()
+    others, users = MORE.get(arguments["dataset"], ((), ()))
+    asked = Asked(
+        arguments["dataset"], modalities, chosen, tuple(sorted((*modalities, *others))), users
+    )
+    split = arguments["split"]
+    assert study.on(replace(asked, split=split) if split else asked).cells()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith(SCALING)])
 def test_a_scaling_study_takes_the_flags_that_the_readme_shows(line):
     _, script, *flags = shlex.split(line)
-    runpy.run_path(str(ROOT / script))["parser"]().parse_args(flags)
+    parser = runpy.run_path(str(ROOT / script))["parser"]()
+    found = vars(parser.parse_args(flags))
+    changed = {name for name, value in found.items() if value != parser.get_default(name)}
+    assert changed == {flag.removeprefix("--") for flag in flags if flag.startswith("--")}
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make ")])
@@ -64,4 +82,7 @@ def test_nothing_else_is_told_to_be_typed():
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("mmrec ")])
 def test_mmrec_takes_the_arguments_that_the_readme_shows(line):
     # tests/e2e/test_runs.py runs report and rerun, tests/test_cli.py runs data.
-    mmrec_parser().parse_args(shlex.split(line)[1:])
+    _, command, *words = shlex.split(line)
+    found = vars(mmrec_parser().parse_args([command, *words]))
+    assert command in found["do"].__name__
+    assert set(words) <= set(found.values())

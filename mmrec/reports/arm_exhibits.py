@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mmrec.reports import dots, knockouts, matrices, papers, strata, tuning, verdicts
+from mmrec.reports import (
+    dots,
+    knockouts,
+    matrices,
+    papers,
+    split_papers,
+    strata,
+    tuning,
+    verdicts,
+)
 from mmrec.reports.exhibit import Exhibit
 from mmrec.stats import ALPHA, MIN_SEEDS
 from mmrec.study import text
@@ -41,7 +50,7 @@ def of_view(tables: StudyTables, view: ArmView) -> list[Exhibit]:
         case Gates():
             return [_gates(tables)]
         case Published():
-            return [_published(tables, view)]
+            return _published(tables, view)
 
 
 def _metric(tables: StudyTables) -> str:
@@ -238,8 +247,17 @@ def _which(rows: pd.DataFrame) -> str:
     return f" ({_listed(list(names))})" if names else ""
 
 
-def _published(tables: StudyTables, view: Published) -> Exhibit:
-    source = papers.source(view)
+def _published(tables: StudyTables, view: Published) -> list[Exhibit]:
+    match papers.source(view):
+        case papers.BySplit() as source:
+            return split_papers.exhibits(tables, view, source)
+        case papers.ByCondition() as source:
+            return [_by_condition(tables, view, source)]
+        case source:
+            raise TypeError(f"no exhibit for a published table of kind {type(source).__name__}")
+
+
+def _by_condition(tables: StudyTables, view: Published, source: papers.ByCondition) -> Exhibit:
     key, title = f"published_{view.name}", f"Published numbers beside ours: {source.cite}"
     obstacles = papers.obstacles(tables, source)
     table = papers.beside(tables, source)

@@ -37,7 +37,9 @@ def forest(table: pd.DataFrame) -> go.Figure:
     table = table.assign(label=labels)
     # Every cloud has the first measure, so that its rows give the order of all.
     place = {label: n for n, label in enumerate(dict.fromkeys(labels))}
-    fig, where, down = theme.panels([text.words(n) for n in names], shared_yaxes=True)
+    across = 4 if len(names) == 4 else 3  # a row of one would be as high as the other
+    titles = [text.words(name) for name in names]
+    fig, where, down = theme.panels(titles, across, shared_yaxes=True)
     for first, (name, (row, col)) in enumerate(zip(names, where, strict=False)):
         part = table[table["measure"] == name]
         y = part["label"].map(place)
@@ -132,8 +134,8 @@ def cumulative(table: pd.DataFrame) -> go.Figure:
 def planes(table: pd.DataFrame) -> go.Figure:
     """A panel a picture, a colour and a symbol a modality."""
     panels = table.groupby(["arm", "stage", "panel"], sort=False)
-    titles = [_title(*map(str, key)) for key, _ in panels]  # pyright: ignore[reportGeneralTypeIssues]
     modalities = sorted(set(table["modality"]))
+    titles = [_title(*map(str, key), modalities) for key, _ in panels]  # pyright: ignore[reportGeneralTypeIssues]
     fig, where, down = theme.panels(titles, across=4)
     told: set[str] = set()
     for (_, panel), (row, col) in zip(panels, where, strict=False):
@@ -147,8 +149,10 @@ def planes(table: pd.DataFrame) -> go.Figure:
     return fig.update_layout(legend_y=1.0 + 0.14 / down, margin_t=80)
 
 
-def _title(arm: str, stage: str, panel: str) -> str:
-    words = f"{STAGE_NAMES[stage]}: {panel}"
+def _title(arm: str, stage: str, panel: str, modalities: list[str]) -> str:
+    words = STAGE_NAMES[stage]
+    if panel != "+".join(modalities):  # else the legend says it, and shorter
+        words = f"{words}: {panel}"
     return f"{arm}, {words}" if arm else words
 
 

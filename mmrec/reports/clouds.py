@@ -14,12 +14,12 @@ from mmrec.reports.exhibit import Exhibit
 from mmrec.reports.tables import over_seeds
 from mmrec.stats import Paired
 from mmrec.study import text
-from mmrec.study.cloud_tables import PERPLEXITY, PICTURED
+from mmrec.study.cloud_tables import PERPLEXITY, PICTURED, UMAP_NEIGHBOURS
 from mmrec.study.clouds import STAGES
 from mmrec.study.tables import CloudTables, StudyTables
 from mmrec.study.views import Clouds
 
-RELATIONS = ("neighbour_overlap", "modality_gap")
+RELATIONS = ("neighbour_overlap", "linear_cka", "modality_gap", "centroid_distance")
 """Measures of two clouds; the others are of one."""
 _KEYS = ["measure", "arm", "condition", "modality"]
 _MEASURES = [
@@ -28,6 +28,11 @@ _MEASURES = [
 ]  # fmt: skip
 _LINES = ["arm", "condition", "modality", "stage"]
 _SPECTRA = [*_LINES, "component", "share", "cumulative", "half", "low", "high", "n"]
+_METHODS = {
+    "tsne": f"t-SNE (scikit-learn, started from principal components, perplexity {PERPLEXITY:.0f},"
+    f" less for fewer than {3 * PERPLEXITY + 1:.0f} points)",
+    "umap": f"UMAP (umap-learn, started from principal components, {UMAP_NEIGHBOURS} neighbours)",
+}
 _TITLES = {
     "measures": "Item embeddings before training and after",
     "relations": "Modalities beside each other, before training and after",
@@ -42,8 +47,12 @@ def exhibit(tables: StudyTables, view: Clouds) -> Exhibit:
     clouds = tables.clouds
     if clouds is None or clouds.measures.empty:
         return Exhibit(key, title, "No trial kept its item embeddings.", pd.DataFrame(), None)
-    table = {"spectra": spectra, "pictures": pictures}.get(view.show)
-    made = table(clouds) if table else measures(clouds, relations=view.show == "relations")
+    if view.show == "spectra":
+        made = spectra(clouds)
+    elif view.show == "pictures":
+        made = pictures(clouds, view.method)
+    else:
+        made = measures(clouds, relations=view.show == "relations")
     if made.empty:
         return Exhibit(key, title, "No model sees its modalities one by one.", made, None)
     said, figure = {
@@ -103,10 +112,10 @@ def spectra(clouds: CloudTables) -> pd.DataFrame:
     return _in_order(table, clouds.spectra, keys)[_SPECTRA]
 
 
-def pictures(clouds: CloudTables) -> pd.DataFrame:
-    """The points of every picture, as they are: `arm condition seed stage panel modality x y`."""
-    names = ["arm", "condition", "seed", "stage", "panel", "modality", "item", "x", "y"]
-    return clouds.points[names].reset_index(drop=True)
+def pictures(clouds: CloudTables, method: str) -> pd.DataFrame:
+    """The points of a method's pictures, as they are: all columns but `hash`."""
+    points = clouds.points[clouds.points["method"] == method]
+    return points.drop(columns="hash").reset_index(drop=True)
 
 
 def _in_order(table: pd.DataFrame, like: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -160,8 +169,7 @@ def _pictures(table: pd.DataFrame) -> tuple[str, go.Figure]:
     seeds = sorted(set(table["seed"]))
     which = f"seed {seeds[0]}" if len(seeds) == 1 else "each arm's first seed"
     said = (
-        f"t-SNE (scikit-learn, started from principal components, perplexity {PERPLEXITY:.0f}, less"
-        f" for fewer than {3 * PERPLEXITY + 1:.0f} points) of at most {PICTURED} vectors a picture,"
+        f"{_METHODS[table['method'].iloc[0]]} of at most {PICTURED} vectors a picture,"
         f" scaled to length 1; {which}, under {table['condition'].iloc[0]}. Raw features of"
         " different modalities have no space in common and stand apart. Who is near whom has a"
         " meaning; axes, and sizes and distances of groups, have none."

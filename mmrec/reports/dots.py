@@ -208,6 +208,34 @@ def tuning(table: pd.DataFrame, tries: pd.DataFrame, metric: str) -> go.Figure:
     return fig.update_xaxes(title_text=f"validation {drawn(metric)}")
 
 
+def means(table: pd.DataFrame, against: str = "") -> go.Figure:
+    """One panel a name in column `panel`, each with an axis of its own: means and intervals.
+
+    Names in column `label` go down the page by `group`; `show` has the words of a mean and its
+    interval. A vertical line stands at `against`, hollow marks have one seed and no interval.
+    """
+    panels = list(dict.fromkeys(table["panel"]))
+    ladder = theme.ladder(dict(zip(table["label"], table["group"], strict=True)))
+    across = 4 if len(panels) == 4 else 3
+    fig, places, down = theme.panels(panels, across, shared_yaxes=True)
+    for panel, (row, col) in zip(panels, places, strict=False):
+        part = table[table["panel"] == panel]
+        y = [ladder.place[label] for label in part["label"]]
+        dots = _points(part["mean"], y, panel, {"size": 8, "color": theme.BLUE}, part["label"])
+        dots.update(
+            showlegend=False,
+            error_x={"array": part["half"].to_numpy(float), "color": theme.BLUE, "width": 2},
+            marker_symbol=["circle-open" if few else "circle" for few in part["half"].isna()],
+            text=[drawn(words) for words in part["label"] + ": " + part["show"]],
+            hovertemplate="%{text}<extra></extra>",
+        )
+        fig.add_trace(dots, row=row, col=col)
+        for at in part.loc[part["label"] == against, "mean"]:
+            fig.add_vline(**_level(at, dash="dot"), row=row, col=col)
+    fig = theme.style(fig, 90 + down * (70 + _STEP * ladder.size), margin_t=40)
+    return fig.update_yaxes(**ladder.axis, ticks="")
+
+
 def _points(
     x: pd.Series, y: list[float], name: str, marker: dict[str, Any], words: pd.Series
 ) -> go.Scatter:

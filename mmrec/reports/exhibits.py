@@ -7,12 +7,16 @@ import pandas as pd
 
 from mmrec.reports import (
     arm_exhibits,
+    availability,
+    beyond,
     clouds,
+    convergence,
     course,
     curves,
     importance,
     lines,
     maps,
+    measured,
     sensitivity,
     sweep_exhibits,
 )
@@ -23,12 +27,18 @@ from mmrec.reports.tables import best_cell, cells
 from mmrec.study import text
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import (
+    ArmMeasures,
     ArmView,
+    Availability,
+    BeyondAccuracy,
     CellForest,
     Clouds,
+    Convergence,
     Curve,
+    FactorView,
     HeatMap,
     MainEffects,
+    MeasureCourse,
     Measures,
     Pareto,
     RatioCurve,
@@ -78,25 +88,39 @@ def _made(tables: StudyTables) -> Iterator[Exhibit]:
 
 def _of_view(tables: StudyTables, view: View) -> list[Exhibit]:
     match view:
-        case HeatMap():
-            made = _heat_map(tables, view)
-        case RatioCurve():
-            made = _ratio(tables, view)
-        case MainEffects():
-            made = _effects(tables, view)
-        case Measures():
-            made = _measures(tables, view)
-        case CellForest():
-            made = _forest(tables)
+        case HeatMap() | RatioCurve() | MainEffects() | Measures() | CellForest():
+            made = [_of_factors(tables, view)]
         case Curve() | Pareto():
-            made = sweep_exhibits.of_view(tables, view)
+            made = [sweep_exhibits.of_view(tables, view)]
+        case Availability():
+            made = availability.exhibits(tables, view)
+        case BeyondAccuracy():
+            made = [beyond.exhibit(tables, view)]
+        case Convergence():
+            made = convergence.exhibits(tables, view)
+        case ArmMeasures() | MeasureCourse():
+            made = [measured.exhibit(tables, view)]
         case Clouds():
-            made = clouds.exhibit(tables, view)
+            made = [clouds.exhibit(tables, view)]
         case Tuning():
-            return [arm_exhibits.tuned(tables)] if tables.run.get("tries") else []
+            made = [arm_exhibits.tuned(tables)] if tables.run.get("tries") else []
         case _:
-            return arm_exhibits.of_view(tables, view)
-    return [made]
+            made = arm_exhibits.of_view(tables, view)
+    return made
+
+
+def _of_factors(tables: StudyTables, view: FactorView) -> Exhibit:
+    match view:
+        case HeatMap():
+            return _heat_map(tables, view)
+        case RatioCurve():
+            return _ratio(tables, view)
+        case MainEffects():
+            return _effects(tables, view)
+        case Measures():
+            return _measures(tables, view)
+        case CellForest():
+            return _forest(tables)
 
 
 def _metric(tables: StudyTables) -> str:

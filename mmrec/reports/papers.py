@@ -1,4 +1,7 @@
-"""Our means beside tables that papers printed, where dataset, protocol and features are theirs."""
+"""Our means beside tables that papers printed, where dataset, protocol and features are theirs.
+
+Tables of arms by split and metric are in `mmrec.reports.split_papers`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,15 +28,39 @@ class Source:
     cite: str
     note: str
     """What else tells its numbers from ours."""
-    protocol: str
     datasets: Mapping[str, str]
     """Their name -> ours."""
+
+
+@dataclass(frozen=True)
+class ByCondition(Source):
+    """Models by conditions, in numbered tables, under one protocol."""
+
+    protocol: str
     conditions: Mapping[int, str]
     """Number of their table -> the name of our condition; others have no counterpart."""
 
 
-SOURCES = {
-    "knockout": Source(
+@dataclass(frozen=True)
+class BySplit(Source):
+    """Models by metrics, for several splits; columns: source, split, metric, model, datasets."""
+
+    near: Mapping[str, str]
+    """Our dataset -> theirs that is nearest, where it is another one."""
+    splits: Mapping[str, str]
+    """Our name -> theirs."""
+    protocols: Mapping[str, str]
+    """Their split -> our name of how it was ranked."""
+    labels: Mapping[str, str]
+    """Their model -> our arm; others have no counterpart."""
+    unlike: Mapping[tuple[str, str], str]
+    """(their split, metric) -> why theirs and ours are not the same quantity."""
+    facts: Mapping[str, Mapping[str, str]]
+    """Their dataset -> what tells its numbers from others: data, features and so on, in words."""
+
+
+SOURCES: Mapping[str, Source] = {
+    "knockout": ByCondition(
         file="knockout.csv",
         cite="Ye et al., arXiv 2508.07399, appendix",
         note="theirs is one seed, with settings picked on test and a new split in every condition",
@@ -47,7 +74,56 @@ SOURCES = {
             8: "image+text=constant",
             9: "image+text=zero",
         },
-    )
+    ),
+    "sibrar-cold-start": BySplit(
+        file="sibrar_cold_start.csv",
+        cite="Ganhoer et al., RecSys 2024, supplement; NDCG: TORS 2025, as quoted in notes",
+        note="theirs is one seed, the best of 15 to 60 searched settings",
+        datasets={"ML-1M": "ml-1m"},
+        near={"lfm2k": "Onion"},
+        splits={
+            "random": "warm",
+            "given": "warm",
+            "cold-item": "cold item",
+            "cold-user": "cold user",
+        },
+        protocols={"warm": "full", "cold item": "split-items", "cold user": "full"},
+        labels={
+            "Rand": "Random",
+            "Pop": "Popularity",
+            "MF": "BPR-MF",
+            "DropoutNet_one": "DropoutNet",
+            "DropoutNet_best": "DropoutNet",
+            "CLCRec": "CLCRec",
+            "SiBraR_one": "SiBraR SC",
+            "SiBraR_best": "SiBraR SC",
+            "SiBraR_S": "SiBraR S",
+            "SiBraR_SC": "SiBraR SC",
+            "MuBraR": "MuBraR",
+            "MuBraR_S": "MuBraR S",
+            "MuBraR_SC": "MuBraR SC",
+        },
+        unlike={
+            (
+                "cold item",
+                "coverage@10",
+            ): "theirs is a share of the ranked part's items, ours of the whole catalogue"
+        },
+        facts={
+            "ML-1M": {
+                "data": "ML-1M: 5,816 users, 3,299 items, 813,792 interactions (ratings from 3 up,"
+                " items with a plot, users with attributes, 5-core)",
+                "features": "genres and plots (all-mpnet-base-v2, 768 columns); users: age as a"
+                " number, gender, occupation",
+            },
+            "Onion": {
+                "data": "Music4All-Onion: 5,192 users, 13,610 items, 407,653 interactions"
+                " (listened to twice or more in 2018, 5-core)",
+                "features": "genres (853 tags), text (768 columns), audio (50 to 4,800), image"
+                " (4,096); users: age as a number, gender, country",
+            },
+        },
+    ),
 }
 
 
@@ -65,7 +141,7 @@ def printed(source: Source) -> pd.DataFrame:
         return pd.read_csv(file, comment="#")
 
 
-def obstacles(tables: StudyTables, source: Source) -> list[str]:
+def obstacles(tables: StudyTables, source: ByCondition) -> list[str]:
     """Why no published number may stand beside ours; empty if one may."""
     dataset, protocol = tables.run["dataset"]["name"], tables.run["protocol"]["name"]
     said = []
@@ -78,7 +154,7 @@ def obstacles(tables: StudyTables, source: Source) -> list[str]:
     return said
 
 
-def beside(tables: StudyTables, source: Source) -> pd.DataFrame:
+def beside(tables: StudyTables, source: ByCondition) -> pd.DataFrame:
     """One row a model, condition and metric that both have: its columns are `_COLUMNS`.
 
     An arm is the model whose name it bears, with nothing behind it: variants, and the frozen ones

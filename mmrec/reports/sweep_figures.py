@@ -57,7 +57,7 @@ def curve(table: pd.DataFrame, x: str, by: str, value: str) -> go.Figure:
         at = _places(part["x"].tolist(), levels, how, step * (nth - (len(names) - 1) / 2))
         look = theme.mark(nth)
         if shaded:
-            fig.add_trace(_band(part, at, look))
+            fig.add_trace(band(part, at, look))
         fig.add_trace(_line(part, at, name, look, bars=not shaded, joined=not words))
         rings += zip(np.array(at)[part["base"]], part.loc[part["base"], "mean"], strict=True)
     ends = _ends(levels, how)
@@ -132,8 +132,8 @@ def _line(
     return trace
 
 
-def _band(part: pd.DataFrame, at: list[float], look: dict[str, str]) -> go.Scatter:
-    """The area between `low` and `high`, where there is an interval."""
+def band(part: pd.DataFrame, at: list[float], look: dict[str, str]) -> go.Scatter:
+    """The area between `low` and `high`, where there is an interval, in the colour of a line."""
     known = part["low"].notna().to_numpy()
     across, low, high = (np.asarray(v, float)[known] for v in (at, part["low"], part["high"]))
     red, green, blue = (int(look["color"][place : place + 2], 16) for place in (1, 3, 5))

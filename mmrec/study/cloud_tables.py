@@ -6,17 +6,15 @@ Letters in names: N points, D width, K neighbours, R components.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from mmrec import geometry
+from mmrec import gap, geometry
 from mmrec.cache import Arrays, cached
-from mmrec.metrics import modality_gap
 from mmrec.study.clouds import ALL, ITEMS, STAGES, kept, read
 from mmrec.study.store import Folder
 from mmrec.study.tables import CloudTables
@@ -29,6 +27,8 @@ PICTURED = 500
 """Points of a picture, shared out evenly among its modalities."""
 PERPLEXITY = 30.0
 """Of t-SNE; in a picture of fewer than 91 points a third of the others."""
+UMAP_NEIGHBOURS = 15
+"""Of UMAP, as its authors have it."""
 
 _ALONE = ("effective_rank", "mean_cosine", "hubness", "hub_share")
 """What `_facts` measures, in its order."""
@@ -47,13 +47,16 @@ Clouds = Mapping[tuple[str, str], Cloud]
 """By stage and modality."""
 
 
-def cloud_tables(trials: pd.DataFrame, folder: Folder) -> CloudTables:
+def cloud_tables(
+    trials: pd.DataFrame, folder: Folder, methods: Sequence[str] = ("tsne",)
+) -> CloudTables:
     """All numbers and pictures of the clouds that a study's trials kept.
 
     Args:
         trials: with the columns `hash state phase arm label condition seed`; those that are done
             count, but for tries of a tuning or a search. A trial without an arm goes by its label.
         folder: the run folder.
+        methods: of `PLANES`, by each of which pictures are made.
     """
     done = trials[(trials["state"] == "done") & ~trials["phase"].isin(("tune", "search"))]
     done = done.assign(arm=done["arm"].where(done["arm"] != "", done["label"]))
@@ -71,7 +74,7 @@ def cloud_tables(trials: pd.DataFrame, folder: Folder) -> CloudTables:
     return CloudTables(
         pd.DataFrame(measures, columns=list(CloudTables.MEASURES)),
         pd.DataFrame(spectra, columns=list(CloudTables.SPECTRA)),
-        pd.DataFrame(_points(have, folder), columns=list(CloudTables.POINTS)),
+        pd.DataFrame(_points(have, folder, methods), columns=list(CloudTables.POINTS)),
         without=len(facts) - len(have),
     )
 
@@ -113,8 +116,9 @@ def measured(clouds: Clouds) -> Iterator[dict[str, Any]]:
     Of each cloud: `effective_rank`, `mean_cosine`, `hubness` and `hub_share` as in
     `mmrec.geometry`, `first_component_share` of the variance, and of what a model makes of a
     modality `kept_neighbours`, its neighbour overlap with the raw features. Of two clouds of one
-    stage, whose modality is then `image|text`: `neighbour_overlap`, and, between two views of one
-    width, `modality_gap`. `chance` is what an overlap would be by chance, else nan.
+    stage, whose modality is then `image|text`: `neighbour_overlap`, `linear_cka`, and, between two
+    views of one width, `modality_gap` and `centroid_distance` (see `mmrec.gap`). `chance` is what
+    an overlap would be by chance, else nan.
     """
     for (stage, name), cloud in clouds.items():
         for measure, value in zip(_ALONE, cloud.facts["measures"].tolist(), strict=True):
@@ -134,11 +138,13 @@ def _compared(stage: str, pair: tuple[str, str], clouds: Clouds) -> Iterator[dic
     both = np.intersect1d(a.item_N, b.item_N)
     if len(both) < 2:  # modalities that no two items share have nothing to compare
         return
-    yield _row(stage, "|".join(pair), "neighbour_overlap", *_overlap(a, b))
+    name, views = "|".join(pair), {"a": _of(a, both), "b": _of(b, both)}
+    yield _row(stage, name, "neighbour_overlap", *_overlap(a, b))
+    yield _row(stage, name, "linear_cka", gap.linear_cka(views))
     # A gap lies between views in one space; raw features have none in common.
     if stage != "features" and ALL not in pair and a.x_ND.shape[1] == b.x_ND.shape[1]:
-        views = {"a": torch.from_numpy(_of(a, both)), "b": torch.from_numpy(_of(b, both))}
-        yield _row(stage, "|".join(pair), "modality_gap", modality_gap(views))
+        yield _row(stage, name, "modality_gap", 1 - gap.intra_cosine(views))
+        yield _row(stage, name, "centroid_distance", gap.centroid_distance(views))
 
 
 def _row(
@@ -172,7 +178,9 @@ def _spectra(clouds: Clouds) -> Iterator[dict[str, Any]]:
 # --- pictures
 
 
-def _points(trials: Sequence[Mapping[str, Any]], folder: Folder) -> list[dict[str, Any]]:
+def _points(
+    trials: Sequence[Mapping[str, Any]], folder: Folder, methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """Pictures of each arm's first trial, under the condition of the first trial of all.
 
     Raw features, which arms share, are pictured once; their arm is empty.
@@ -187,7 +195,11 @@ def _points(trials: Sequence[Mapping[str, Any]], folder: Folder) -> list[dict[st
             if (arm, stage, panel) not in done:
                 done.add((arm, stage, panel))
                 facts = {**trial, "arm": arm, "stage": stage, "panel": panel}
-                points += [{**facts, **point} for point in _picture(stage, names, arrays)]
+                points += [
+                    {**facts, "method": method, **point}
+                    for method in methods
+                    for point in _picture(stage, names, arrays, PLANES[method])
+                ]
     return points
 
 
@@ -217,9 +229,12 @@ def _modalities(arrays: Mapping[str, NDArray]) -> list[str]:
 
 
 def _picture(
-    stage: str, names: Sequence[str], arrays: Mapping[str, NDArray]
+    stage: str,
+    names: Sequence[str],
+    arrays: Mapping[str, NDArray],
+    plane: Callable[[NDArray], NDArray[np.float64]],
 ) -> Iterator[dict[str, Any]]:
-    """Rows `modality item x y`, the points of all `names` in one t-SNE.
+    """Rows `modality item x y`, the points of all `names` on one plane.
 
     A modality's points are of the same items in all of its pictures.
     """
@@ -229,7 +244,7 @@ def _picture(
         item_N = arrays[f"{ITEMS}/{name}"]
         at = np.linspace(0, len(item_N) - 1, min(share, len(item_N))).round().astype(int)
         parts.append((name, item_N[at].tolist(), arrays[f"{stage}/{name}"][at]))
-    place_N2 = tsne(np.concatenate([x_ND for _, _, x_ND in parts]))
+    place_N2 = plane(np.concatenate([x_ND for _, _, x_ND in parts]))
     points = ((name, item) for name, item_N, _ in parts for item in item_N)
     for (name, item), (x, y) in zip(points, place_N2.tolist(), strict=True):
         yield {"modality": name, "item": item, "x": x, "y": y}
@@ -249,8 +264,7 @@ def tsne(x_ND: NDArray, perplexity: float = PERPLEXITY) -> NDArray[np.float64]:
     from sklearn.manifold import TSNE  # takes a second, and few come here
     from threadpoolctl import threadpool_limits
 
-    norm_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    unit_ND = (x_ND / np.where(norm_N1 == 0, 1.0, norm_N1)).astype(np.float32)
+    unit_ND = _unit(x_ND)
     if not geometry.variance_spectrum(unit_ND).any():
         return np.zeros((len(x_ND), 2))
     # The start needs a second component, even if nothing varies along it.
@@ -265,3 +279,36 @@ def tsne(x_ND: NDArray, perplexity: float = PERPLEXITY) -> NDArray[np.float64]:
             return {"place": made.fit_transform(unit_ND).astype(np.float64)}
 
     return cached("tsne-1", {"cloud": unit_ND, "perplexity": perplexity}, build)["place"]
+
+
+def umap(x_ND: NDArray, neighbours: int = UMAP_NEIGHBOURS) -> NDArray[np.float64]:
+    """(N, 2) places on a plane, points near in direction near (McInnes, Healy & Melville 2018).
+
+    umap-learn's UMAP by cosine of the rows scaled to length 1, started from their first two
+    principal components, under one fixed seed; to be read as `tsne`.
+
+    Args:
+        x_ND: 4 points or more.
+        neighbours: how many neighbours a point has in the graph; at most all others.
+    """
+    from umap import UMAP  # of the extra `umap`  # pyright: ignore[reportMissingImports]
+
+    unit_ND = _unit(x_ND)
+    if not geometry.variance_spectrum(unit_ND).any():
+        return np.zeros((len(x_ND), 2))
+    neighbours = min(neighbours, len(x_ND) - 1)
+
+    def build() -> Arrays:
+        made = UMAP(n_neighbors=neighbours, metric="cosine", init="pca", random_state=0, n_jobs=1)
+        return {"place": made.fit_transform(unit_ND).astype(np.float64)}
+
+    return cached("umap-1", {"cloud": unit_ND, "neighbours": neighbours}, build)["place"]
+
+
+def _unit(x_ND: NDArray) -> NDArray[np.float32]:
+    norm_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return (x_ND / np.where(norm_N1 == 0, 1.0, norm_N1)).astype(np.float32)
+
+
+PLANES = {"tsne": tsne, "umap": umap}
+"""Method -> what lays points on a plane."""

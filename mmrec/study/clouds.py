@@ -39,7 +39,8 @@ def clouds_of(run: Run, limit: int = 2000) -> dict[str, NDArray]:
 
     The sample depends on the dataset and on which modalities the model sees, never on the seed:
     items that have all of them come first, so that all clouds are of the same items where `limit`
-    of them do; `items/<modality>` (N,) says which. Empty for a closed form, which nothing trains.
+    of them do; `items/<modality>` (N,) says which. A modality that fewer than two items have makes
+    no cloud. Empty for a closed form, which nothing trains.
 
     Args:
         run: its model may be left in its best state.
@@ -52,8 +53,10 @@ def clouds_of(run: Run, limit: int = 2000) -> dict[str, NDArray]:
         return {}
     data = run.data if run.evaluate_on is None else run.evaluate_on
     tables = {"start": _seen(run.untrained(data).eval()), "trained": _seen(run.scored())}
-    names = [name for name in tables["trained"] if name != ALL]
-    present = {name: _present(data, name, tables["trained"][name]) for name in names}
+    views = {name: view_ID for name, view_ID in tables["trained"].items() if name != ALL}
+    present = {name: _present(data, name, view_ID) for name, view_ID in views.items()}
+    names = [name for name, has_I in present.items() if has_I.sum() > 1]
+    present = {name: present[name] for name in names}
     sample = _sample(present, data.num_items, limit)
     raw = {name: data.features.get(name) for name in names}
     tables["features"] = {
@@ -63,8 +66,10 @@ def clouds_of(run: Run, limit: int = 2000) -> dict[str, NDArray]:
     }
     clouds: dict[str, NDArray] = {f"{ITEMS}/{name}": items for name, items in sample.items()}
     for stage in STAGES:
-        for name, table_ID in tables[stage].items():
-            cloud_ND = table_ID[sample[name]].astype(np.float32)
+        for name, item_N in sample.items():
+            if name not in tables[stage]:
+                continue
+            cloud_ND = tables[stage][name][item_N].astype(np.float32)
             if not np.isfinite(cloud_ND).all():
                 raise FloatingPointError(f"the cloud {stage}/{name} is not finite")
             clouds[f"{stage}/{name}"] = cloud_ND

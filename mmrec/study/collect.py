@@ -122,9 +122,9 @@ def epoch_table(trials: pd.DataFrame, folder: Folder, objective: str) -> pd.Data
     chosen = trials[trials["state"].isin(("done", "stopped"))].sort_values("seed", kind="stable")
     for name in chosen["hash"][:LEARNING_CURVES]:
         frame = pd.read_parquet(io.BytesIO(folder.read(f"trials/{name}/epochs.parquet")))
-        losses = [c for c in frame if str(c).startswith("loss.")]
+        more = [c for c in frame if str(c).startswith(("loss.", "measure."))]
         frame.insert(0, "hash", name)
-        frames.append(frame[[*columns, *losses]])
+        frames.append(frame[[*columns, *more]])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 

@@ -167,13 +167,13 @@ def _with_user_losses(
             base_U, knocked_U = data.per_user(str(row.base)), data.per_user(str(row.knocked))
             if base_U is None or knocked_U is None:
                 return verdict
-            vectors.append(_loss_by_user(base_U, knocked_U))
+            vectors.append(loss_by_user(base_U, knocked_U))
         means.append(np.mean(vectors, axis=0))
     low, high = user_interval(means[0] - means[1])
     return replace(verdict, user_low=low, user_high=high)
 
 
-def _loss_by_user(base_U: ArrayLike, knocked_U: ArrayLike) -> Vector:
+def loss_by_user(base_U: ArrayLike, knocked_U: ArrayLike) -> Vector:
     """(U,) values whose mean is the relative loss, and whose spread is that of a ratio of means.
 
     A user's own ratio has no value where the baseline gives nothing. These are the ratio's

@@ -12,6 +12,7 @@ from mmrec.study.ledger import Ledger
 from mmrec.study.store import Folder
 from mmrec.study.study import Planned, Study
 from mmrec.study.tables import StudyTables
+from mmrec.study.views import Clouds
 
 
 def tables_of(
@@ -49,8 +50,14 @@ def tables_of(
         epochs=collect.epoch_table(trials, folder, objective),
         claims=tuple(decide(study.claims, data)),
         views=study.views,
-        clouds=cloud_tables(trials, folder) if study.clouds else None,
+        clouds=cloud_tables(trials, folder, _planes(study)) if study.clouds else None,
     )
+
+
+def _planes(study: Study) -> tuple[str, ...]:
+    """How the views want items laid on a plane."""
+    methods = (v.method for v in study.views if isinstance(v, Clouds) and v.show == "pictures")
+    return tuple(dict.fromkeys(methods))
 
 
 def _planned(ledger: Ledger, folder: Folder, kind: str) -> list[Planned]:

@@ -84,6 +84,8 @@ class Choice:
     default: tuple[str, ...]
     allowed: tuple[str, ...] = ()
     """The words it takes; empty where only the data can say."""
+    smoke: tuple[str, ...] = ()
+    """What `--smoke` takes in place of the default; empty: the default."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,15 @@ class Asked:
 
     dataset: str
     modalities: tuple[str, ...]
-    """The dataset's dense item modalities, by alphabet."""
+    """The dataset's dense item modalities, by alphabet, or those that the study names for it."""
     choices: Mapping[str, tuple[str, ...]]
     """The words chosen, by the names of the study's choices."""
+    features: tuple[str, ...] = ()
+    """Every item modality that is a table (dense, tags, category), by alphabet."""
+    user_features: tuple[str, ...] = ()
+    """Every user modality that is a table, by alphabet."""
+    split: str = "given"
+    """How the dataset is split, see `mmrec.data.dataset.Dataset.split`."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +110,8 @@ class Study:
     """A question and all that is needed to answer it. Plain values: a script declares one.
 
     Raises:
-        KeyError, ValueError: a factor's path, one of its levels, an end of its range or a
-            reference does not fit the base config, or a sweep names what is no factor; so a bad
+        KeyError, ValueError: a factor's path, one of its levels, an end of its range, a reference
+            or a preset does not fit the base config, or a sweep names what is no factor; so a bad
             grid fails when the script is read, not at trial 37 of 200.
     """
 
@@ -138,6 +146,13 @@ class Study:
     dataset: str = "planted"
     bases: Mapping[str, RunConfig] = field(default_factory=dict)
     """Dataset -> base config, where another size or learning rate fits it better than `base`."""
+    modalities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Dataset -> what its `Asked.modalities` are in this study, where it has more than these."""
+    split: str | None = None
+    """What is held out unless the command line says; None: as the dataset's own format has it."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> dotted path -> value, for `--preset`: settings that belong together, such as a
+    paper's; each is set as `set` does."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Dotted path -> value for `--smoke`: a shrunken run of the same code."""
     search_trials: int = 40
@@ -168,8 +183,8 @@ class Study:
                         f"study {self.name!r}: sweep {group} names {path!r}, which is no factor;"
                         f" there are: {', '.join(known)}"
                     )
-        if self.smoke:
-            replace(self, smoke={}).set(self.smoke)
+        for changes in filter(None, (self.smoke, *self.presets.values())):
+            replace(self, smoke={}, presets={}).set(changes)
 
     @property
     def grid_names(self) -> tuple[str, ...]:
@@ -178,9 +193,17 @@ class Study:
         return ("default", *sorted(named | {FULL} if self.sweeps else named))
 
     def on(self, asked: Asked) -> "Study":
-        """The study with the base that it declares for a dataset, in the shape asked for."""
+        """The study with what it declares for a dataset, in the shape asked for."""
         study = replace(self, base=self.bases.get(asked.dataset, self.base))
-        return self.shape(study, asked) if self.shape else study
+        narrowed = self.modalities.get(asked.dataset, asked.modalities)
+        return self.shape(study, replace(asked, modalities=narrowed)) if self.shape else study
+
+    def preset(self, name: str) -> Mapping[str, Any]:
+        """Dotted path -> value of a preset; KeyError lists those that there are."""
+        if name not in self.presets:
+            have = ", ".join(self.presets) or "none"
+            raise KeyError(f"study {self.name!r} has no preset {name!r}; there are: {have}")
+        return self.presets[name]
 
     def set(self, changes: Mapping[str, Any]) -> "Study":
         """A copy with base values replaced; a factor takes a level or a list of levels.
@@ -200,13 +223,13 @@ class Study:
         return study
 
     def _with_value(self, path: str, value: Any) -> "Study":
-        """Set in base, arms and controls; of arms, one at least must have the knob."""
+        """Set in base, arms and controls, of which one at least must have the knob."""
         arms, controls = (
             _override_where_fits(runs, path, value) for runs in (self.arms, self.controls)
         )
         # The base of a study with arms only says how to train: it need not have a model's knob.
-        in_arms = any(_has(run, path) for run in self.arms.values())
-        keep = in_arms and not _has(self.base, path)
+        beside = any(_has(run, path) for run in (*self.arms.values(), *self.controls.values()))
+        keep = beside and not _has(self.base, path)
         tuning = self.tuning and replace(self.tuning, fixed=self.tuning.fixed | {path})
         return replace(
             self,

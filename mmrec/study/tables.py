@@ -43,7 +43,8 @@ class CloudTables:
         "hash", "arm", "condition", "seed", "stage", "modality", "component", "share",
     )  # fmt: skip
     POINTS: ClassVar = (
-        "hash", "arm", "condition", "seed", "stage", "panel", "modality", "item", "x", "y",
+        "hash", "arm", "condition", "seed", "stage", "panel", "method", "modality", "item", "x",
+        "y",
     )  # fmt: skip
 
     measures: pd.DataFrame

@@ -5,6 +5,7 @@ A study that declares no views gets those that its factors suggest (`default_vie
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 
@@ -135,6 +136,50 @@ class Published:
 
 
 @dataclass(frozen=True)
+class BeyondAccuracy:
+    """What the lists are like beyond their accuracy, by arm (or cell) and condition."""
+
+    names: tuple[str, ...] = ("coverage", "arp", "aplt", "pl")
+    """Metrics of `mmrec.evaluation`, at the objective's cut-off."""
+    against: str = ""
+    """Label of the arm, cell or control that all others are compared with; empty: none."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """The test objective by how many modalities are left at evaluation, all subsets of a size."""
+
+    by: str = "arm"
+    """One line a level of it: `arm`, or a dotted path."""
+
+
+@dataclass(frozen=True)
+class ArmMeasures:
+    """Numbers about the trained state of every arm, with intervals over seeds."""
+
+    names: tuple[str, ...]
+    """As in the columns `measure.<name>`, such as `mmrec.gap.MEASURES`."""
+    against: str = ""
+    """The arm that all others are compared with; empty: none."""
+
+
+@dataclass(frozen=True)
+class MeasureCourse:
+    """Numbers about the state at every evaluation against the epoch, one line an arm."""
+
+    names: tuple[str, ...]
+    """As above; trials record the modality gap of every epoch under `gap="epochs"`."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Whether training had come to its end, cell by cell, and its course over the epochs."""
+
+    most: int = 8
+    """Cells that the picture shows; the tables have all."""
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What the tries of nuisance knobs came to; drawn unasked wherever there are tries."""
 
@@ -144,13 +189,26 @@ class Clouds:
     """Item embeddings of each modality before training and after; see `mmrec.study.clouds`."""
 
     show: Literal["measures", "relations", "spectra", "pictures"]
-    """Numbers of each cloud, numbers of two clouds, variance by component, or t-SNE."""
+    """Numbers of each cloud, numbers of two clouds, variance by component, or a plane."""
+    method: Literal["tsne", "umap"] = "tsne"
+    """How pictures lay points on the plane; umap comes with the extra `umap`."""
+
+    def __post_init__(self) -> None:
+        # Asked before the first trial, since pictures are made after the last one.
+        if self.method == "umap" and find_spec("umap") is None:
+            raise ValueError(
+                "pictures by method='umap' need umap-learn, which is not installed:"
+                " pip install 'mmrec[umap]', or take method='tsne'"
+            )
 
 
 ArmView = Verdicts | ConditionForest | ConditionMap | FillerSensitivity | Strata | Gates | Published
 SweepView = Curve | Pareto
 FactorView = HeatMap | RatioCurve | MainEffects | Measures | CellForest
-View = FactorView | SweepView | Tuning | Clouds | ArmView
+StateView = ArmMeasures | MeasureCourse | Convergence
+View = (
+    FactorView | SweepView | Availability | BeyondAccuracy | StateView | Tuning | Clouds | ArmView
+)
 
 ARM_VIEWS: tuple[ArmView, ...] = (
     Verdicts(),

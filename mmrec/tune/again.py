@@ -14,7 +14,7 @@ from mmrec.study.finish import tables_of
 from mmrec.study.ledger import Ledger, Row
 from mmrec.study.seal import unseal
 from mmrec.study.store import Folder
-from mmrec.study.study import Study
+from mmrec.study.study import Asked, Study
 from mmrec.study.tables import StudyTables
 from mmrec.study.trials import Setting, Trial, begin
 from mmrec.training import fit
@@ -30,6 +30,7 @@ def rebuild_report(
         raise FileNotFoundError(f"{folder.address} holds no {kind} (no plan-{kind}.json)")
     options = Options(
         dataset=manifest["load"]["dataset"],
+        preset=manifest.get("preset"),
         changes=manifest["changes"],
         epochs=manifest["epochs"],
         seeds=len(manifest["seeds"]),
@@ -39,9 +40,13 @@ def rebuild_report(
         tune_each=manifest.get("tune_each", False),
     )
     ledger = _ledger(folder, storage, manifest)
-    modalities = tuple(manifest.get("dense_modalities", ()))
-    asked = as_asked(study, options, modalities)
-    tables = tables_of(asked, ledger, folder, {**manifest, "kind": kind})
+    names = ("dense_modalities", "features", "user_features")
+    modalities, features, user_features = (tuple(manifest.get(name, ())) for name in names)
+    asked = Asked(
+        options.dataset, modalities, {}, features, user_features, manifest["dataset"]["split"]
+    )
+    shaped = as_asked(study, options, asked)
+    tables = tables_of(shaped, ledger, folder, {**manifest, "kind": kind})
     return tables, publish(tables, folder)
 
 

@@ -24,10 +24,20 @@ def forecast(job: Job) -> str:
     lines = [
         job.study.question,
         f"dataset {job.data.name} ({job.data.digest}), {job.folder.address}",
+        *_preset(job),
         *(f"  {cell.label}" for cell in job.study.cells(job.options.grid)),
     ]
     more = _search(job) if job.kind == "search" else _grid(job, have)
     return "\n".join([*lines, *more])
+
+
+def _preset(job: Job) -> list[str]:
+    """What the preset sets, if one was asked for."""
+    name = job.options.preset
+    if name is None:
+        return []
+    values = job.study.preset(name).items()
+    return [f"preset {name}: {', '.join(f'{path}={value}' for path, value in values)}"]
 
 
 def _search(job: Job) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 from mmrec.config import get
 from mmrec.data.conditions import apply
-from mmrec.data.dataset import Dataset, Dense
+from mmrec.data.dataset import Category, Dataset, Dense, Feature, Tags
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
 from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
@@ -39,6 +39,7 @@ class Options:
     max_trials: int | None = None
     max_hours: float | None = None
     epochs: int | None = None
+    preset: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     fresh: bool = False
     smoke: bool = False
@@ -67,7 +68,7 @@ class Job:
             k_core=options.k_core,
             scale=options.scale,  # pyright: ignore[reportArgumentType]
         )
-        self.study = as_asked(study, options, dense_modalities(self.data))
+        self.study = as_asked(study, options, asked_of(options.dataset, self.data))
         if options.search and not self.ranges():
             raise ValueError(f"study {study.name!r} has no factor with a range to search")
         if options.search and self.study.arms:
@@ -174,11 +175,14 @@ class Job:
             "base": _base_levels(study),
             "sweeps": [] if self.options.grid == FULL else [list(g) for g in study.sweeps],
             "choices": {name: list(words) for name, words in self.options.choices.items()},
-            "dense_modalities": list(dense_modalities(data)),
+            "dense_modalities": list(tables_among(data.features, Dense)),
+            "features": list(tables_among(data.features)),
+            "user_features": list(tables_among(data.user_features)),
             "tune": study.tuning.trials if study.tuning else 0,
             "tune_each": study.tuning.each if study.tuning else False,
             "tuned": {},
             "resources": {"cpus": self.cpus, "gpus": self.options.gpus_per_trial},
+            "preset": self.options.preset,
             "changes": dict(self.options.changes),
             "epochs": self.options.epochs,
             "grid": self.options.grid,
@@ -241,24 +245,44 @@ def _check(options: Options) -> None:
         raise ValueError(f"--cpus-per-trial must be more than 0, got {options.cpus_per_trial:g}")
 
 
-def dense_modalities(data: Dataset) -> tuple[str, ...]:
-    """Names of the item features that are vectors, by alphabet."""
-    return tuple(sorted(n for n, feature in data.features.items() if isinstance(feature, Dense)))
+def asked_of(dataset: str, data: Dataset) -> Asked:
+    """What a study's shape may depend on, before any choice."""
+    return Asked(
+        dataset,
+        tables_among(data.features, Dense),
+        {},
+        tables_among(data.features),
+        tables_among(data.user_features),
+        data.split,
+    )
+
+
+def tables_among(features: Mapping[str, Feature], *kinds: type[Feature]) -> tuple[str, ...]:
+    """Names of the features of some kinds, by alphabet; by default of all that are tables."""
+    able = kinds or (Dense, Tags, Category)
+    return tuple(sorted(name for name, feature in features.items() if isinstance(feature, able)))
 
 
 SMOKE_TUNING = 2
 """Tries an arm in a smoke run."""
 
 
-def as_asked(study: Study, options: Options, modalities: tuple[str, ...]) -> Study:
-    """The study as the options change it: shape, levels and values, epochs, seeds, smoke."""
-    changes = dict(options.changes)
+def as_asked(study: Study, options: Options, asked: Asked) -> Study:
+    """The study as the options change it: shape, levels and values, epochs, seeds, smoke.
+
+    Of two that set one path, the later counts: a preset, smoke, the command line's own changes.
+    """
+    changes = dict(study.preset(options.preset)) if options.preset is not None else {}
     if options.smoke:
-        changes = {**study.smoke, **changes}
+        changes |= study.smoke
+    changes |= options.changes
     if options.epochs is not None:
         changes["train.epochs"] = options.epochs
     chosen = {choice.name: choice.default for choice in study.choices} | dict(options.choices)
-    study = study.on(Asked(options.dataset, modalities, chosen))
+    if options.smoke:
+        usual = {c.name: c.smoke for c in study.choices if c.smoke and chosen[c.name] == c.default}
+        chosen |= usual
+    study = study.on(replace(asked, choices=chosen))
     if study.tuning is not None:
         usual = min(SMOKE_TUNING, study.tuning.trials) if options.smoke else study.tuning.trials
         trials = usual if options.tune is None else options.tune

@@ -5,6 +5,7 @@ happens before the first `step`: Ray may build a trainable and never ask it to w
 """
 
 import io
+import math
 import platform
 import time
 import traceback
@@ -90,7 +91,8 @@ class TrialTrainable(tune.Trainable):
             if time.monotonic() - start >= self.shared.report_seconds:
                 break
         # Before the end is scored: that is the same work for every model, and no part of training.
-        costs = costs_of(run, self.memory.peak_mib(), given=self.given)
+        peak = self.memory.peak_mib() if self.memory else math.nan
+        costs = costs_of(run, peak, given=self.given)
         last = run.reports[-1]
         valid = self._valid(run)
         result = {
@@ -112,26 +114,27 @@ class TrialTrainable(tune.Trainable):
 
     def _begin(self) -> Run:
         shared = self.shared
-        self.memory = MemoryMeter(shared.device)
+        given = None if self._has_state(self.name) else self._final_state_of(self.parent)
+        # What only evaluates has no memory to be measured, and the meter costs as much as it does.
+        self.memory = MemoryMeter(shared.device) if given is None else None
         run = begin(self.trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
-        state = self._state_of(self.name)
-        if state is None:
-            state = self._final_state_of(self.parent)
-            self.given = state is not None
-            self.given_seconds = sum(
-                report["seconds"] for report in (state or {}).get("reports", ())
-            )
+        state = self._state_of(self.name) if given is None else given
+        if given is not None:
+            self.given = True
+            self.given_seconds = sum(report["seconds"] for report in given["reports"])
         if state is not None:
             run.load(state)
         self.run, self.reports = run, fit(run)
         self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
         return run
 
+    def _has_state(self, name: str) -> bool:
+        return bool(name) and self.shared.folder.exists(f"trials/{name}/state.pt")
+
     def _state_of(self, name: str) -> dict[str, Any] | None:
-        file = f"trials/{name}/state.pt"
-        if not name or not self.shared.folder.exists(file):
+        if not self._has_state(name):
             return None
-        content = io.BytesIO(self.shared.folder.read(file))
+        content = io.BytesIO(self.shared.folder.read(f"trials/{name}/state.pt"))
         return torch.load(content, map_location=self.shared.device, weights_only=True)
 
     def _final_state_of(self, name: str) -> dict[str, Any] | None:
@@ -167,15 +170,19 @@ class TrialTrainable(tune.Trainable):
         self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
 
     def _end(self, run: Run) -> dict[str, float]:
-        """Score test once, from the best validation state; keep that state in place of the rest."""
+        """Score test once, from the best validation state; keep that state in place of the rest.
+
+        A trial that loaded its state leaves it to the one that trained it.
+        """
         ranking = run.score_test()
         if self._is_current():
             seal.write(self.shared.folder, self.name, ranking, run.cfg.objective)
-        measures = run.scored().measures()
+        measures = run.measures()
         if self.shared.clouds and self._is_current():
             clouds.write(self.shared.folder, self.name, clouds.clouds_of(run))
         self._write_curve()
-        self._write("state.pt", _bytes_of(run.final_state()))
+        if not self.given:
+            self._write("state.pt", _bytes_of(run.final_state()))
         self.run = None
         return measures
 
@@ -209,7 +216,8 @@ def _flat(report: EpochReport) -> dict[str, Any]:
     value = asdict(report)
     losses = {f"loss.{name}": x for name, x in value["losses"].items()}
     valid = {f"valid.{name}": x for name, x in value["valid"].items()}
-    return {"epoch": value["epoch"], "seconds": value["seconds"], **losses, **valid}
+    measures = {f"measure.{name}": x for name, x in value["measures"].items()}
+    return {"epoch": value["epoch"], "seconds": value["seconds"], **losses, **valid, **measures}
 
 
 def _bytes_of(state: dict[str, Any]) -> bytes:

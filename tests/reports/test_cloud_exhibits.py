@@ -42,7 +42,13 @@ def made(arms=("B", "A"), without=0) -> CloudTables:
                 pair = {**place, "modality": f"{modality}|more", "measure": "neighbour_overlap"}
                 measures.append(pair | {"value": 0.2 + 0.01 * seed, "chance": 0.05})
             if seed == 0 and modality != "all":
-                panel = {"panel": "image+text", "item": n, "x": float(n), "y": 1.0}
+                panel = {
+                    "panel": "image+text",
+                    "method": "tsne",
+                    "item": n,
+                    "x": float(n),
+                    "y": 1.0,
+                }
                 points.append(place | panel)
     return CloudTables(
         pd.DataFrame(measures, columns=list(CloudTables.MEASURES)),

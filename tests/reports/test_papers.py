@@ -1,6 +1,7 @@
 """Which printed numbers may stand beside ours, and that they are the printed ones."""
 
 import math
+from typing import cast
 
 import pytest
 
@@ -9,7 +10,7 @@ from mmrec.study.views import Published
 from tests.reports.compared import study
 
 NAN = math.nan
-PUBLISHED = papers.source(Published("knockout"))
+PUBLISHED = cast(papers.ByCondition, papers.source(Published("knockout")))
 
 
 def on_baby(**run):

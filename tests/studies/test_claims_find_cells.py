@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmrec import gap
 from mmrec.cli import load_study
 from mmrec.study.claims import ClaimData
 from mmrec.study.collect import trial_table
@@ -19,11 +20,16 @@ SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if "\nSTUDY = " in path.re
 MODALITIES = {
     "planted-encoders": ("image", "image_b", "text", "text_b"),
     "lfm2k": ("tagtext", "text", "vggish", "whisper"),
+    "planted-five": ("audio", "image", "text"),
 }
+"""Dense ones."""
+FEATURES = {"planted-five": (("audio", "genres", "image", "text"), ("age", "gender", "occupation"))}
+"""All of the items, and of the users, where they are more."""
 SETTING = Setting(data="00ff", split="random", protocol="full", device="cpu")
 SEEDS = 5
 MEASURES = (
     "item_cosine", "item_rank", "modality_gap", "user_cosine", "semantic_cosine", "dirichlet",
+    *gap.MEASURES,
 )  # fmt: skip
 STRATA = ("short-histories", "long-histories", "narrow-interests", "wide-interests")
 
@@ -32,7 +38,9 @@ def laid_out(script: Path, dataset: str = "") -> Study:
     study = load_study(script)
     dataset = dataset or study.dataset
     chosen = {choice.name: choice.default for choice in study.choices}
-    return study.on(Asked(dataset, MODALITIES.get(dataset, ("image", "text")), chosen))
+    dense = MODALITIES.get(dataset, ("image", "text"))
+    items, users = FEATURES.get(dataset, (dense, ()))
+    return study.on(Asked(dataset, dense, chosen, items, users))
 
 
 def finished(study: Study, grid: str = "default") -> ClaimData:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ from mmrec.data.sampling import Draws
 from mmrec.evaluation import PROTOCOLS
 from mmrec.models.bpr import BPR
 from mmrec.models.popularity import Popularity
+from mmrec.models.sibrar import SiBraR
 from mmrec.models.vbpr import VBPR
 from mmrec.nn.features import values_of
 from mmrec.study import clouds
-from mmrec.study.cloud_tables import cloud_tables, clouds_from, measured
+from mmrec.study.cloud_tables import cloud_tables, clouds_from, measured, tsne, umap
 from mmrec.study.store import Folder
+from mmrec.study.views import Clouds
 from mmrec.training import Run, RunConfig, TrainConfig, fit
 from tests.models.tiny import ITEMS, tiny
 
@@ -73,6 +76,19 @@ def test_items_without_a_modality_are_in_none_of_its_clouds():
     few = clouds.clouds_of(ended(VBPR(dim=3), tiny(missing=True)), limit=17)
     complete = set(range(ITEMS)) - {1, 5, 9}
     assert [set(few[f"items/{name}"].tolist()) for name in ("text", "tags")] == [complete] * 2
+
+
+def test_a_modality_that_no_item_has_makes_no_cloud():
+    data = tiny()
+    nothing = np.zeros_like(data.features["text"].values)
+    text = Dense(np.zeros(ITEMS, dtype=bool), nothing)
+    bare = dataclasses.replace(data, features={**data.features, "text": text}, items_known=False)
+    model = SiBraR(dim=3, common_dim=4, hidden=(), input_dropout=0.0)
+    kept = clouds.clouds_of(ended(model, data, evaluate_on=bare))
+    assert {key.partition("/")[2] for key in kept} == {"tags", "all"}
+    seen = clouds.clouds_of(ended(model, data))
+    assert {key.partition("/")[2] for key in seen} == {"interactions", "tags", "text", "all"}
+    assert "features/interactions" not in seen
 
 
 def test_a_model_without_content_has_its_items_only():
@@ -154,6 +170,13 @@ def test_every_cloud_and_every_pair_of_a_stage_is_measured():
     assert found["trained", "image|text", "modality_gap"] == pytest.approx(gap, abs=1e-6)
     gaps = [key for key in found if key[2] == "modality_gap"]
     assert gaps == [("trained", "image|text", "modality_gap")]  # `all` is another space
+    distance = found["trained", "image|text", "centroid_distance"]
+    assert distance == pytest.approx(np.linalg.norm(unit[0].mean(0) - unit[1].mean(0)), abs=1e-6)
+    for pair, (x, y) in pairs.items():  # clouds in different spaces can be laid out alike
+        centred = [z.astype(float) - z.mean(0, dtype=float) for z in (x, y)]
+        kernels = [z @ z.T for z in centred]
+        cka = (kernels[0] * kernels[1]).sum() / np.prod([np.linalg.norm(k) for k in kernels])
+        assert found["trained", pair, "linear_cka"] == pytest.approx(cka, abs=1e-6)
     cosine_NN = unit[1] @ unit[1].T
     mean = (cosine_NN.sum() - 30) / (30 * 29)
     assert found["trained", "text", "mean_cosine"] == pytest.approx(mean, abs=1e-6)
@@ -213,3 +236,23 @@ def test_tables_of_a_study(tmp_path):
     place = points[["x", "y"]].to_numpy()
     apart = np.linalg.norm(place[:, None] - place[None], axis=2) + 1e9 * np.eye(24)
     assert (group[apart.argmin(1)] == group).all()
+
+
+@pytest.mark.skipif(find_spec("umap") is not None, reason="umap-learn is installed")
+def test_what_is_not_installed_is_refused_before_the_first_trial():
+    with pytest.raises(ValueError, match=r"umap-learn, .* pip install 'mmrec\[umap\]'"):
+        Clouds("pictures", method="umap")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # umap-learn compiles itself
+@pytest.mark.parametrize("method", [tsne, umap])
+def test_planes_keep_groups_apart(method):
+    if method is umap:
+        pytest.importorskip("umap")
+    centres = np.repeat(np.eye(3, 5), 30, axis=0)
+    place = method(centres + 0.1 * drawn(0, 90, 5))
+    apart = np.linalg.norm(place[:, None] - place[None], axis=2) + 1e9 * np.eye(90)
+    group = np.arange(90) // 30
+    assert (group[apart.argmin(1)] == group).mean() > 0.95
+    np.testing.assert_array_equal(method(np.ones((6, 3))), np.zeros((6, 2)))

@@ -155,6 +155,18 @@ def test_the_shape_is_laid_out_for_the_data_and_the_words():
     assert [c.label for c in shaped.cells()] == [f"{a} {n}" for a in ("a", "bb") for n in names]
 
 
+def test_a_study_may_use_some_modalities_of_a_dataset():
+    def shape(plain: Study, asked: Asked) -> Study:
+        return dataclasses.replace(
+            plain, arms={m: RunConfig(model=BPR()) for m in asked.modalities}
+        )
+
+    some = study(factors=(), controls={}, modalities={"big": ("text",)}, shape=shape)
+    have = ("audio", "image", "text")
+    arms = {name: list(some.on(Asked(name, have, {})).arms) for name in ("big", "other")}
+    assert arms == {"big": ["text"], "other": [*have]}
+
+
 def test_what_only_evaluates_comes_last_and_knows_what_was_trained():
     met = dataclasses.replace(KNOCKOUT, when="eval")
     both = study(factors=(), conditions=(Condition(), met, KNOCKOUT))
