@@ -170,7 +170,7 @@ def claims(modalities: Sequence[str], arms: Collection[str]) -> Iterator[Claim]:
                 (better, worse),
                 MeanBetter(of(better), than=of(worse)),
             )
-            for better, worse in (*pairwise(ONE_LEFT), ("SiBraR S", "MuBraR S"))
+            for better, worse in pairwise(ONE_LEFT)
         ),
         (
             "With all modalities sampling helps MuBraR",

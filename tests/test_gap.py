@@ -83,7 +83,7 @@ def test_a_shift_is_told_by_the_forest():
     assert gap.modality_accuracy(tables) == (1, 0.5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(SEEDS)
 def test_intra_cosine_and_the_metric_of_the_gap_add_up_to_one(seed):
     tables = {n: cloud(seed + n) for n in range(3)}
@@ -114,7 +114,7 @@ def test_alignment_is_that_of_centred_kernels(width):
     assert gap.linear_cka({"x": x, "y": y, "z": z}) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(SEEDS, st.floats(1e-3, 1e3))
 def test_alignment_is_blind_to_rotation_scale_and_place(seed, scale):
     x, y = cloud(seed), cloud(seed + 1)

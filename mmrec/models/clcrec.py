@@ -65,7 +65,7 @@ class CLCRec(ModelConfig):
         "model.dim": (32, 64, 128, 256, 512),
         "model.tau": (0.001, 0.01, 0.1, 0.5),
         "model.content_weight": (1e-6, 1e-5, 1e-4, 1e-3),
-        "model.hidden": ((), (16,), (32,), (64,), (128,)),
+        "model.content_hidden": ((), (16,), (32,), (64,), (128,)),
     }
 
     dim: Annotated[int, Ge(1)] = 64
@@ -74,7 +74,7 @@ class CLCRec(ModelConfig):
     """Whose content it is."""
     modality: str = ""
     """The one content; "" takes the side's first dense, tags or category feature by alphabet."""
-    hidden: tuple[Annotated[int, Ge(1)], ...] = ()
+    content_hidden: tuple[Annotated[int, Ge(1)], ...] = ()
     """Widths of hidden layers in the map of a dense content."""
     aggregate: bool = True
     """Whether v is the mean of p and c, as in all released configs; without it v = p, and the
@@ -126,7 +126,7 @@ class CLCRecModel(Recommender):
         self.user_UD = normal((data.num_users, cfg.dim), 0.1 / cfg.dim, init)
         self.item_ID = normal((data.num_items, cfg.dim), 0.1 / cfg.dim, init)
         self.bias_I = normal((data.num_items,), 0.1, init) if cfg.item_bias else None
-        self.content = projection(feature, cfg.dim, cfg.hidden, F.relu, init)
+        self.content = projection(feature, cfg.dim, cfg.content_hidden, F.relu, init)
         self.ITEM_ROWS = _item_rows(cfg)
 
         described, dtype = cfg.variant == "described", torch.get_default_dtype()

@@ -53,7 +53,7 @@ Width = Annotated[int, Ge(1)]
 
 @config
 class DropoutNet(ModelConfig):
-    """Width, preference and grid: SiBraR's authors'; `hidden` and `feature_dim` lie within theirs.
+    """Width, preference and grid: SiBraR's authors'; `shared_hidden`, `feature_dim` lie in theirs.
 
     They train on 10 negatives a row, batches of 256, AdamW with a weight decay of 1e-6 ... 1e-2.
     """
@@ -69,14 +69,14 @@ class DropoutNet(ModelConfig):
     search_space = {
         "model.dim": (16, 32, 64, 128, 256),
         "model.preference_dim": (32, 64, 128, 256),
-        "model.hidden": ((), (32,), (64,), (128,)),
+        "model.shared_hidden": ((), (32,), (64,), (128,)),
     }
 
     dim: Width = 64
     """Width of user and item embeddings (released: shared_common_dim)."""
     preference_dim: Width = 64
     """Width of the one layer behind the training row (released: preference_layers)."""
-    hidden: tuple[Width, ...] = (64,)
+    shared_hidden: tuple[Width, ...] = (64,)
     """Widths of the hidden layers that contents and preference share."""
     feature_dim: Width = 64
     """Width to which every content is mapped."""
@@ -188,7 +188,7 @@ class _SideNet(nn.Module):
             for f in features
         )
         self.present = nn.ModuleList(Constant(torch.tensor(f.present)) for f in features)
-        widths = (len(features) * cfg.feature_dim + cfg.preference_dim, *cfg.hidden, cfg.dim)
+        widths = (len(features) * cfg.feature_dim + cfg.preference_dim, *cfg.shared_hidden, cfg.dim)
         self.net = nn.ModuleList(linear(a, b, init, "default") for a, b in pairwise(widths))
 
     def coded(self, code_Q: Tensor) -> Tensor:

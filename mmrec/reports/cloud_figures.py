@@ -135,7 +135,7 @@ def planes(table: pd.DataFrame) -> go.Figure:
     """A panel a picture, a colour and a symbol a modality."""
     panels = table.groupby(["arm", "stage", "panel"], sort=False)
     modalities = sorted(set(table["modality"]))
-    titles = [_title(*map(str, key), modalities) for key, _ in panels]  # pyright: ignore[reportGeneralTypeIssues]
+    titles = [_title(modalities, *map(str, key)) for key, _ in panels]  # pyright: ignore[reportGeneralTypeIssues]
     fig, where, down = theme.panels(titles, across=4)
     told: set[str] = set()
     for (_, panel), (row, col) in zip(panels, where, strict=False):
@@ -149,7 +149,7 @@ def planes(table: pd.DataFrame) -> go.Figure:
     return fig.update_layout(legend_y=1.0 + 0.14 / down, margin_t=80)
 
 
-def _title(arm: str, stage: str, panel: str, modalities: list[str]) -> str:
+def _title(modalities: list[str], arm: str, stage: str, panel: str) -> str:
     words = STAGE_NAMES[stage]
     if panel != "+".join(modalities):  # else the legend says it, and shorter
         words = f"{words}: {panel}"

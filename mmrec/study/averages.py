@@ -260,7 +260,7 @@ class _AgainstShare(ClaimTest):
         ends = {"low": verdict.low + limit, "high": verdict.high + limit}
         effect = verdict.effect + limit
         verdict = replace(verdict, effect=effect, relative=effect - 1, **ends)
-        verdict = replace(verdict, unit=f"share of {text.metric(data.objective)} kept")
+        verdict = replace(verdict, unit="share kept")
         verdict = worded(verdict, 1 - alpha, words)
         users_U = kept.users(seeds, data)
         if users_U is None:

@@ -7,7 +7,10 @@ from mmrec.config import override
 from mmrec.models import all_models
 from mmrec.models.base import ModelConfig
 
-SMALL: dict[str, Any] = {"dim": 8, "common_dim": 8, "hidden": (8, 8), "reduction": 2}
+SMALL: dict[str, Any] = {
+    "dim": 8, "common_dim": 8, "hidden": (8, 8), "shared_hidden": (8, 8), "content_hidden": (8, 8),
+    "reduction": 2,
+}  # fmt: skip
 """Widths that a model may have, and what divides a width; all else stays at its defaults."""
 
 

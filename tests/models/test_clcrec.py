@@ -45,7 +45,7 @@ def config_of(case: dict[str, Any], **changes: Any) -> CLCRec:
         "dim": hyper["embedding_dim"],
         "side": "user" if hyper["variant"].startswith("User") else "item",
         "modality": hyper["feature_name"],
-        "hidden": tuple(hyper["intermediate_layers"] or ()),
+        "content_hidden": tuple(hyper["intermediate_layers"] or ()),
         "aggregate": hyper["aggregate_for_rec"],
         "item_bias": hyper["use_item_bias"],
         "tau": hyper["temperature"],

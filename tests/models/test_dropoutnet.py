@@ -50,7 +50,7 @@ def config_of(case: dict[str, Any]) -> DropoutNet:
     return DropoutNet(
         dim=hyper["shared_common_dim"],
         preference_dim=hyper["preference_layers"][0],
-        hidden=tuple(hyper["common_hidden_layers"]),
+        shared_hidden=tuple(hyper["common_hidden_layers"]),
         feature_dim=widths[-1],
         feature_hidden=widths[:-1],
         modalities=names["item"],
@@ -180,7 +180,7 @@ def test_all_kinds_on_both_sides_where_some_are_missing():
         },
         user_features={"tags": Tags(has_user, starts, np.array([0, 1, 2, 1, 0, 2]), tuple("abc"))},
     )
-    cfg = DropoutNet(dim=3, preference_dim=5, hidden=(6,), feature_dim=2)
+    cfg = DropoutNet(dim=3, preference_dim=5, shared_hidden=(6,), feature_dim=2)
     model = cfg.build(data, torch.Generator().manual_seed(1))
     for parameter in model.parameters():
         parameter.copy_(torch.from_numpy(rng.normal(size=parameter.shape)))

@@ -14,7 +14,7 @@ from mmrec.models.base import Batch
 from mmrec.models.mubrar import MuBraR
 from mmrec.models.sibrar import SiBraR, SiBraRModel
 from mmrec.nn.modalities import RANDOM_RANGE, ModalityDraws
-from tests.models import test_contract as contract
+from tests.models.test_contract import assert_lanes_agree_with_solo_runs
 from tests.models.test_sibrar import (
     SMALL,
     built,
@@ -194,7 +194,7 @@ def test_table_and_stack_agree_of_several(kind, size):
 @pytest.mark.usefixtures("float64")
 def test_lanes_that_draw_three_agree_with_solo_runs():
     small = {**ITEM_SIDE, "dim": 8, "hidden": (8, 8)}
-    contract.test_lanes_agree_with_solo_runs(SiBraR(**small, num_sampled=3), own_batches=True)
+    assert_lanes_agree_with_solo_runs(SiBraR(**small, num_sampled=3), own_batches=True)
 
 
 # --- refusals

@@ -11,7 +11,6 @@ from scipy import stats as sps
 
 from mmrec.data.conditions import Condition
 from mmrec.reports import availability
-from mmrec.reports.exhibits import exhibits
 from mmrec.study.views import Availability
 from tests.reports.compared import study
 
@@ -149,8 +148,7 @@ def test_a_study_of_which_only_tries_have_run_says_so():
 def test_findings_and_figures():
     scores = {(arm.replace("B", EVIL), c): v for (arm, c), v in SCORES.items()}
     scores["A", condition("audio")] = [NAN] * 3
-    made = dataclasses.replace(study(scores), views=(VIEW,))
-    shown = {exhibit.key: exhibit for exhibit in exhibits(made)}
+    shown = {exhibit.key: exhibit for exhibit in availability.exhibits(study(scores), VIEW)}
     first, alone = shown["availability"], shown["availability_alone"]
     assert "With 3 modalities left: A 0.2020" in first.finding
     assert "Not complete: A, 1 left (audio: 3 failed (ValueError: no))." in first.finding

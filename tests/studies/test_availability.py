@@ -75,7 +75,7 @@ def test_claims_need_their_arms():
         "MuBraR, without sampling, falls steeply: one modality keeps less than half",
         "With all modalities sampling helps MuBraR",
     ]
-    assert len(shaped().claims) == 9
+    assert len(shaped().claims) == 8
     assert "0.1124 and 0.0921" in shaped().claims[3].source
 
 

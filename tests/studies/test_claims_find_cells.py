@@ -40,7 +40,7 @@ def laid_out(script: Path, dataset: str = "") -> Study:
     chosen = {choice.name: choice.default for choice in study.choices}
     dense = MODALITIES.get(dataset, ("image", "text"))
     items, users = FEATURES.get(dataset, (dense, ()))
-    return study.on(Asked(dataset, dense, chosen, items, users))
+    return study.on(Asked(dataset, dense, chosen, items, users, study.split or "given"))
 
 
 def finished(study: Study, grid: str = "default") -> ClaimData:
@@ -50,6 +50,7 @@ def finished(study: Study, grid: str = "default") -> ClaimData:
     rng = np.random.default_rng(0)
     objective = study.base.objective
     columns = [f"valid.{objective}", f"test.{objective}", *(f"cost.{name}" for name in COSTS)]
+    columns += ["test.precision@10"]
     columns += [f"test.{objective}:{stratum}" for stratum in STRATA]
     columns += [f"measure.{name}" for name in MEASURES]
     values = 0.1 + 0.01 * rng.random((len(trials), len(columns)))
