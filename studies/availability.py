@@ -17,7 +17,7 @@ from mmrec.data.conditions import Condition
 from mmrec.data.dataset import INTERACTIONS
 from mmrec.study.arms import arm
 from mmrec.study.averages import Drops, Holds, MeanBetter, RetainsMore
-from mmrec.study.branches import LABELS, branch_arms
+from mmrec.study.branches import CONTENTS, CONTRAST, LABELS, LARGE, SMALL, branch_arms
 from mmrec.study.claims import Better, Claim, Where
 from mmrec.study.study import Asked, Choice, Study
 from mmrec.study.tuning import Tuning
@@ -51,10 +51,6 @@ TRAINS = {
     "lfm2k": replace(TRAIN, epochs=50, batch_size=2048),
     "ml-1m": replace(TRAIN, epochs=10, batch_size=2048),
 }
-SMALL = {"dim": 32, "common_dim": 64, "hidden": (64, 64), "input_dropout": 0.0}
-LARGE = {"dim": 64, "common_dim": 128, "hidden": (128, 128), "input_dropout": 0.0}
-CONTRAST = {"alpha": 1e-3, "tau": 0.33}
-"""The best by validation of alpha in .001, .01, .05 and tau in .1, .33 on planted-five."""
 
 
 def shape(study: Study, asked: Asked) -> Study:
@@ -63,7 +59,7 @@ def shape(study: Study, asked: Asked) -> Study:
     Raises:
         ValueError: the dataset has no such item feature, or none at all.
     """
-    contents = study.modalities.get(asked.dataset, asked.features)
+    contents = CONTENTS.get(asked.dataset, asked.features)
     lacking = [name for name in contents if name not in asked.features]
     if lacking or not contents:
         raise ValueError(
@@ -80,6 +76,7 @@ def shape(study: Study, asked: Asked) -> Study:
             arms[label] = baseline(label, train, contents, large)
     return replace(
         study,
+        base=next(iter(arms.values())),
         arms=arms,
         groups={label: group(label) for label in arms},
         conditions=tuple(conditions(modalities, asked.choices["subsets"])),
@@ -195,7 +192,6 @@ STUDY = Study(
     question="What is left of the ranking when modalities are missing at inference?",
     base=branch_arms(TRAIN, {**SMALL, **CONTRAST}, ("SiBraR SC",))["SiBraR SC"],
     dataset="planted-five",
-    modalities={"lfm2k": ("tags", "text", "vggish", "whisper"), "ml-1m": ("genres", "text")},
     shape=shape,
     tuning=Tuning(trials=4),
     choices=(

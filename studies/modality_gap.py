@@ -19,7 +19,7 @@ from dataclasses import replace
 from mmrec.cli import main
 from mmrec.data.dataset import INTERACTIONS
 from mmrec.gap import MEASURES
-from mmrec.study.branches import branch_arms
+from mmrec.study.branches import CONTENTS, CONTRAST, LARGE, SMALL, TRAIN, TRAINS, branch_arms
 from mmrec.study.claims import Better, Claim, NoWorse, Where, Worse
 from mmrec.study.columns import Exceeds
 from mmrec.study.study import Asked, Choice, Study
@@ -31,27 +31,7 @@ from mmrec.study.views import (
     MeasureCourse,
     Verdicts,
 )
-from mmrec.training import TrainConfig
 
-MODALITIES = {"lfm2k": ("tags", "text", "vggish", "whisper"), "ml-1m": ("genres", "text")}
-"""Dataset -> the item features of the study, where it has more than these."""
-TRAIN = TrainConfig(
-    epochs=40,
-    patience=5,
-    optimizer="adamw",
-    lr=5e-3,
-    weight_decay=1e-3,
-    batch_size=512,
-    negatives=10,
-)
-TRAINS = {
-    "lfm2k": replace(TRAIN, epochs=50, batch_size=2048),
-    "ml-1m": replace(TRAIN, epochs=10, batch_size=2048),
-}
-SMALL = {"dim": 32, "common_dim": 64, "hidden": (64, 64), "input_dropout": 0.0}
-LARGE = {"dim": 64, "common_dim": 128, "hidden": (128, 128), "input_dropout": 0.0}
-CONTRAST = {"alpha": 1e-3, "tau": 0.33}
-"""The best by validation of alpha in .001, .01, .05 and tau in .1, .33 on planted-five."""
 PAPER = "Ganhoer et al., TORS 2025"
 INTRA, ACCURACY, CHANCE = "measure.gap_intra_cosine", "measure.gap_accuracy", "measure.gap_chance"
 TOGETHER, CONTRAST_DRAWS, SHARING, HARDER, STILL, COSTS = (
@@ -67,7 +47,7 @@ TOGETHER, CONTRAST_DRAWS, SHARING, HARDER, STILL, COSTS = (
 
 def shape(study: Study, asked: Asked) -> Study:
     """The six arms with this dataset's modalities and sizes."""
-    contents = MODALITIES.get(asked.dataset, asked.features)
+    contents = CONTENTS.get(asked.dataset, asked.features)
     size = LARGE if asked.dataset in TRAINS else SMALL
     knobs = {**size, **CONTRAST, "modalities": tuple(sorted((*contents, INTERACTIONS)))}
     arms = branch_arms(TRAINS.get(asked.dataset, TRAIN), knobs)

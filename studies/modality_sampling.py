@@ -14,41 +14,20 @@ from typing import Any
 
 from mmrec.cli import main
 from mmrec.data.dataset import INTERACTIONS
-from mmrec.study.branches import branch_arms
+from mmrec.study.branches import CONTENTS, CONTRAST, LARGE, SMALL, TRAIN, TRAINS, branch_arms
 from mmrec.study.claims import Better, Claim, Where
 from mmrec.study.shapes import BestLevel, Flat
 from mmrec.study.study import Asked, Factor, Study
-from mmrec.study.views import Convergence, Curve, Pareto, Verdicts
-from mmrec.training import TrainConfig
+from mmrec.study.views import BeyondAccuracy, Convergence, Curve, Pareto, Verdicts
 
 NUM, ALPHA, TAU = "model.num_sampled", "model.alpha", "model.tau"
-WEIGHT, TEMPERATURE = 1e-3, 0.33
-"""Of the contrast: the best by validation of alpha in .001, .01, .05 and tau in .1, .33 on
-planted-five, as in the other studies of these models."""
+WEIGHT, TEMPERATURE = CONTRAST["alpha"], CONTRAST["tau"]
 PAPER = "Ganhoer et al., TORS 2025, Music4All-Onion, warm, NDCG@10"
 OPEN = "arXiv 2509.18807: sampling was tried with one and two modalities only"
 HEAT_MAP = "Ganhoer et al., RecSys 2024, supplement: NDCG@10 over alpha and tau"
 MODELS = ("SiBraR", "MuBraR")
 EVERY = "every"
 """The grid of every number of modalities."""
-MODALITIES = {"lfm2k": ("tags", "text", "vggish", "whisper"), "ml-1m": ("genres", "text")}
-"""Dataset -> the item features of the study, where it has more than these."""
-TRAIN = TrainConfig(
-    epochs=40,
-    patience=5,
-    optimizer="adamw",
-    lr=5e-3,
-    weight_decay=1e-3,
-    batch_size=512,
-    negatives=10,
-)
-TRAINS = {
-    "lfm2k": replace(TRAIN, epochs=50, batch_size=2048),
-    "ml-1m": replace(TRAIN, epochs=10, batch_size=2048),
-}
-SMALL = {"dim": 32, "common_dim": 64, "hidden": (64, 64), "input_dropout": 0.0}
-LARGE = {"dim": 64, "common_dim": 128, "hidden": (128, 128), "input_dropout": 0.0}
-CONTRAST = {"alpha": WEIGHT, "tau": TEMPERATURE}
 
 
 def same(point: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,7 +38,7 @@ def same(point: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def shape(study: Study, asked: Asked) -> Study:
     """An arm a model; one, two, three and all modalities of this dataset, or every number."""
-    contents = MODALITIES.get(asked.dataset, asked.features or asked.modalities)
+    contents = CONTENTS.get(asked.dataset, asked.features or asked.modalities)
     modalities = tuple(sorted((*contents, INTERACTIONS)))
     train = TRAINS.get(asked.dataset, TRAIN)
     size = LARGE if asked.dataset in TRAINS else SMALL
@@ -153,6 +132,7 @@ STUDY = Study(
         Convergence(),
         Curve(NUM, by="arm", column="measure.modality_gap"),
         Pareto("cost.epoch_seconds", by="arm"),
+        BeyondAccuracy(),
     ),
     smoke={NUM: [1, 2, 5], TAU: [TEMPERATURE], "train.epochs": 2},
 )

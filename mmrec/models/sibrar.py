@@ -123,20 +123,19 @@ class SiBraR(ModelConfig):
     user_tau: Annotated[float, Gt(0)] = 0.1
     """Temperature of the users' InfoNCE."""
 
-    def __post_init__(self) -> None:
+    def build(self, data: Dataset, init: torch.Generator) -> "SiBraRModel":
+        """See the base class.
+
+        Raises:
+            ValueError: the dataset's split, features or modalities do not fit this config, or a
+                number is to be drawn by a sampling that has its own.
+            KeyError: a modality is not there.
+        """
         if self.num_sampled != 2 and self.sampling not in ("pairwise", "central"):
             raise ValueError(
                 f"num_sampled={self.num_sampled} is for sampling 'pairwise' or 'central',"
                 f" not {self.sampling!r}"
             )
-
-    def build(self, data: Dataset, init: torch.Generator) -> "SiBraRModel":
-        """See the base class.
-
-        Raises:
-            ValueError: the dataset's split, features or modalities do not fit this config.
-            KeyError: a modality is not there.
-        """
         return SiBraRModel(self, data, init)
 
     def num_branches(self, num_modalities: int) -> int:

@@ -208,4 +208,4 @@ def test_more_than_there_are_is_refused():
 @pytest.mark.parametrize("sampling", ["none", "single"])
 def test_a_number_that_nothing_reads_is_refused(sampling):
     with pytest.raises(ValueError, match=f"num_sampled=3 is for .* not '{sampling}'"):
-        SiBraR(sampling=sampling, num_sampled=3)
+        built(SiBraR(**ITEM_SIDE, sampling=sampling, num_sampled=3), four())

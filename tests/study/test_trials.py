@@ -79,7 +79,12 @@ def changed_trials(model: type[ModelConfig]) -> list[tuple[str, Trial]]:
     trials += [("seed", Trial(run, seed=1)), ("condition", Trial(run, knockout))]
     trials += [
         (f"condition.{field}", Trial(run, dataclasses.replace(knockout, **{field: value})))
-        for field, value in (("modalities", ("a", "b")), ("filler", "shuffle"), ("seed", 1))
+        for field, value in (
+            ("modalities", ("a", "b")),
+            ("filler", "shuffle"),
+            ("seed", 1),
+            ("missing", ("c",)),
+        )
     ]
     return trials
 
