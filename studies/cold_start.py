@@ -21,7 +21,7 @@ from mmrec.config import override
 from mmrec.data.dataset import INTERACTIONS
 from mmrec.models.sibrar import SiBraR
 from mmrec.study.arms import arm
-from mmrec.study.branches import branch_arms
+from mmrec.study.branches import CONTENTS, CONTRASTIVE, branch_arms
 from mmrec.study.claims import Better, Claim, Equivalent, NoWorse, Where, Worse
 from mmrec.study.ranges import Range
 from mmrec.study.study import Asked, Choice, Study
@@ -31,14 +31,11 @@ from mmrec.training import RunConfig, TrainConfig
 
 BRANCHES = ("SiBraR S", "SiBraR SC", "MuBraR", "MuBraR SC")
 BEST = "SiBraR SC"
-FEATURES = {"lfm2k": ("tags", "text", "vggish", "whisper"), "ml-1m": ("genres", "text")}
-"""Dataset -> the item features of the study, where it has more: lfm2k's tags as text say the same
-as its tags, and the published models have no titles of films."""
 ONE = {
-    "item": {"planted-five": "text", "lfm2k": "tags", "ml-1m": "text"},
-    "user": {"planted-five": "occupation", "ml-1m": "occupation"},
+    "item": {"planted-five": "text", "lfm2k": "text", "ml-1m": "text"},
+    "user": {"planted-five": "occupation", "ml-1m": "gender"},
 }
-"""Side -> dataset -> the one feature that CLCRec takes."""
+"""Side -> dataset -> the one feature that CLCRec takes: the best by validation in a cold split."""
 CONTENT_WEIGHT = Range(1e-6, 1e-3, log=True)
 """Of CLCRec's contrast: what the authors searched, to no effect."""
 SUPPLEMENT = "Ganhoer et al., RecSys 2024, supplement: Precision@10"
@@ -46,10 +43,18 @@ TORS = "Ganhoer et al., TORS 2025, as quoted in notes: NDCG@10"
 RELEASE = "the released CLCRec: lambda_content is searched, stored and never used"
 PRECISION = "test.precision@10"
 
-CONTRAST = {"alpha": 1e-3, "tau": 0.33, "user_alpha": 1e-3, "user_tau": 0.33}
-"""The best by validation of a few on planted-five."""
+# Weight and temperature of the contrasts: the best by validation of a few on planted-five.
 BASE = RunConfig(
-    model=SiBraR(dim=32, common_dim=64, hidden=(64, 64), input_dropout=0.0, **CONTRAST),
+    model=SiBraR(
+        dim=32,
+        common_dim=64,
+        hidden=(64, 64),
+        input_dropout=0.0,
+        alpha=1e-3,
+        tau=0.33,
+        user_alpha=1e-3,
+        user_tau=0.33,
+    ),
     train=TrainConfig(
         epochs=40, patience=5, optimizer="adamw", lr=3e-3, batch_size=512, negatives=4
     ),
@@ -65,6 +70,8 @@ REAL = override(
 )
 LFM2K = override(REAL, {"train.epochs": 50})
 ML_1M = override(REAL, {"train.epochs": 10, "train.patience": 2, "train.negatives": 1})
+KNOBS = ("dim", "common_dim", "hidden", "input_dropout", *CONTRASTIVE)
+"""Of the base, and of all single- and multi-branch arms."""
 PAPER = {
     "model.dim": 128,
     "model.common_dim": 512,
@@ -94,17 +101,7 @@ def shape(study: Study, asked: Asked) -> Study:
     items, users = used(asked)
     model, train = study.base.model, study.base.train
     width = {"dim": model.dim}  # pyright: ignore[reportAttributeAccessIssue] - a SiBraR
-    sizes = (
-        "dim",
-        "common_dim",
-        "hidden",
-        "input_dropout",
-        "alpha",
-        "tau",
-        "user_alpha",
-        "user_tau",
-    )
-    branch = {name: getattr(model, name) for name in sizes}
+    branch = {name: getattr(model, name) for name in KNOBS}
     side = "user" if cold_users else "item"
     one = {**width, "side": side, "modality": content(asked, users if cold_users else items)}
     if cold_users:
@@ -147,7 +144,7 @@ def used(asked: Asked) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ValueError: that side has none.
     """
     side = "user" if asked.split == "cold-user" else "item"
-    have = asked.user_features if side == "user" else FEATURES.get(asked.dataset, asked.features)
+    have = asked.user_features if side == "user" else CONTENTS.get(asked.dataset, asked.features)
     if not have:
         raise ValueError(
             f"dataset {asked.dataset!r} has no features of its {side}s, and so nothing by which"
@@ -160,10 +157,12 @@ def content(asked: Asked, have: tuple[str, ...]) -> str:
     """The feature that CLCRec takes: the one asked for, the dataset's, or the first.
 
     Raises:
-        ValueError: there is no such feature on the side that may be new.
+        ValueError: there is no such feature on the side that may be new, or several are asked for.
     """
     side = "user" if asked.split == "cold-user" else "item"
-    (name,) = asked.choices["content"] or (ONE[side].get(asked.dataset, have[0]),)
+    name, *more = asked.choices["content"] or (ONE[side].get(asked.dataset, have[0]),)
+    if more:
+        raise ValueError(f"--content takes one feature, got {', '.join((name, *more))}")
     if name not in have:
         raise ValueError(
             f"--content: {side}s have no feature {name!r}; they have: {', '.join(have)}"

@@ -41,6 +41,7 @@ _SIZE = (
     "SiBraR: embeddings of 128 to 768 columns, modalities projected to 512, hidden layers of 256 or"
     " 512, batches of 256, 10 negatives, at most 50 epochs"
 )
+_TUNING = "15 to 100 trials of a search, by model and dataset"
 
 
 def theirs(tables: StudyTables, source: BySplit) -> str:
@@ -90,12 +91,12 @@ def _rows(tables: StudyTables, source: BySplit) -> Iterator[dict[str, Any]]:
             continue
         means = Scores(tables, f"test.{metric}").means()
         for row in part.to_dict("records"):
-            arm = source.labels.get(row["model"])
-            if (arm, _CONDITION) not in means.index:
+            place: Any = (source.labels.get(row["model"]), _CONDITION)
+            if place not in means.index:
                 continue
-            ours, value = means.loc[(arm, _CONDITION)], row[name]
+            ours, value = means.loc[place], row[name]
             yield {
-                "arm": arm, "metric": metric, "theirs": row["model"], "dataset": name,
+                "arm": place[0], "metric": metric, "theirs": row["model"], "dataset": name,
                 "published": value, "ours": ours["mean"], "n": int(ours["n"]),
                 "ours_low": ours["low"], "ours_high": ours["high"], "source": row["source"],
                 "ratio": ours["mean"] / value if same and value else float("nan"),
@@ -111,14 +112,14 @@ def differences(tables: StudyTables, source: BySplit) -> pd.DataFrame:
         f"{data['name']}: {data['num_users']:,} users, {data['num_items']:,} items, {total:,}"
         " interactions"
     )
-    features = "; ".join(f"{name}: {shape}" for name, shape in data["modalities"].items())
+    model = _their_run(tables, source)
     rows = [
         ("data", source.facts[name]["data"], own),
-        ("features", source.facts[name]["features"], features),
+        ("features", source.facts[name]["features"], _features(tables, model)),
         ("split", _SPLITS[split], _own_split(tables)),
         ("protocol", _RANKED[source.protocols[split]], run["protocol"]["text"]),
-        ("size", _SIZE, _size(tables, source)),
-        ("tuning", source.note, f"{text.count(run.get('tune', 0), 'trial')} an arm on validation"),
+        ("size", _SIZE, _size(model)),
+        ("tuning", _TUNING, f"{text.count(run.get('tune', 0), 'trial')} an arm on validation"),
         ("seeds", "1", str(len(run["seeds"]))),
     ]
     return pd.DataFrame(rows, columns=["what", "theirs", "ours"])
@@ -133,17 +134,29 @@ def _own_split(tables: StudyTables) -> str:
     return f"given, the file's own: {', '.join(shares)}"
 
 
-def _size(tables: StudyTables, source: BySplit) -> str:
-    """The arm that is theirs, as its first trial has it; else a dash."""
+def _their_run(tables: StudyTables, source: BySplit) -> RunConfig | None:
+    """The arm that is their own model, as its first trial has it; None if there is none."""
     trials = tables.trials[tables.trials["arm"] == source.labels["SiBraR_best"]]
-    if trials.empty:
+    return None if trials.empty else Trial.from_json(str(trials["config"].iloc[0])).run
+
+
+def _features(tables: StudyTables, run: RunConfig | None) -> str:
+    """What it is given of the dataset's features; all where nothing says."""
+    have: dict[str, str] = tables.run["dataset"]["modalities"]
+    used = [*(getattr(run and run.model, "modalities", None) or ())]
+    used += [f"user:{name}" for name in getattr(run and run.model, "user_modalities", None) or ()]
+    shown = [name for name in have if name in used] or list(have)
+    return "; ".join(f"{name}: {have[name]}" for name in shown)
+
+
+def _size(run: RunConfig | None) -> str:
+    if run is None:
         return text.DASH
-    run: RunConfig = Trial.from_json(str(trials["config"].iloc[0])).run
     model, train = run.model, run.train
     words = {name: getattr(model, name, None) for name in ("dim", "common_dim", "hidden")}
     said = ", ".join(f"{text.words(name)} {value}" for name, value in words.items() if value)
     return (
-        f"{source.labels['SiBraR_best']}: {said}, batches of {train.batch_size:,},"
+        f"{model.CARD.name}: {said}, batches of {train.batch_size:,},"
         f" {text.count(train.negatives, 'negative')}, at most {text.count(train.epochs, 'epoch')}"
     )
 
@@ -162,7 +175,7 @@ def exhibits(tables: StudyTables, view: Published, source: BySplit) -> list[Exhi
     drawn = table.assign(
         condition=[text.metric(name) for name in table["metric"]], model=table["arm"]
     )
-    figure = dots.published(drawn, "score, each metric for itself")
+    figure = dots.published(drawn, "").update_xaxes(title_text="")  # the panels' titles say it
     return [
         Exhibit(key, title, _finding(tables, source, table), table, figure),
         Exhibit(
@@ -187,13 +200,21 @@ def _finding(tables: StudyTables, source: BySplit, table: pd.DataFrame) -> str:
         said += f": ours is, as a multiple of theirs, {', '.join(parts)}."
     else:
         said += f", the nearest to {ours} but another dataset: only orders can be compared."
-    for metric, rows in table.groupby("metric", sort=False):
-        if len(rows) > 2:
-            rank = rows["published"].rank().corr(rows["ours"].rank())
-            said += f" Rank correlation of {text.metric(str(metric))}: {text.score(rank, 2)}."
+    said += _orders(table)
     said += "".join(
         f" {text.metric(metric)} is left out: {why}."
         for (of, metric), why in source.unlike.items()
         if of == split
     )
     return f"{said} No verdict: {source.note}."
+
+
+def _orders(table: pd.DataFrame) -> str:
+    """How alike the orders of three arms or more are; of one that has several, their last name."""
+    parts = []
+    for metric, rows in table.groupby("metric", sort=False):
+        each = rows.drop_duplicates("arm", keep="last")
+        if len(each) > 2:
+            rank = each["published"].rank().corr(each["ours"].rank())
+            parts.append(f"{text.metric(str(metric))} {text.score(rank, 2)} ({len(each)} arms)")
+    return f" Rank correlation: {', '.join(parts)}." if parts else ""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ FIVE = Asked(
 )
 
 
-def shaped(asked: Asked = FIVE, **changes) -> Study:
+def shaped(asked: Asked = FIVE, **changes: Any) -> Study:
     return STUDY.on(replace(asked, **changes))
 
 
@@ -53,7 +54,7 @@ def test_new_users_are_known_by_their_features_in_all_arms_and_vbpr_is_left_out(
     users = ("age", "gender", "occupation")
     assert "VBPR content" not in study.arms
     for arm in ("SiBraR S", "SiBraR SC", "MuBraR", "MuBraR SC"):
-        model = study.arms[arm].model
+        model: Any = study.arms[arm].model
         assert (model.user, model.item) == ("branch", "interactions")
         assert model.user_modalities == ("interactions", *users)
     assert get(study.arms["DropoutNet"], "model.user_modalities") == users
@@ -69,9 +70,10 @@ def test_new_users_are_known_by_their_features_in_all_arms_and_vbpr_is_left_out(
         ({"split": "cold-user", "user_features": ()}, "'planted-five' has no features of its user"),
         ({"features": ()}, "'planted-five' has no features of its items"),
         ({"choices": {"models": (), "content": ("video",)}}, "items have no feature 'video'"),
+        ({"choices": {"models": (), "content": ("text", "audio")}}, "one feature, got text, audio"),
         ({"choices": {"models": ("BRP",), "content": ()}}, "no arm 'BRP' in split 'cold-item'"),
     ],
-    ids=["users", "items", "content", "arm"],
+    ids=["users", "items", "content", "contents", "arm"],
 )
 def test_what_cannot_work_is_refused_by_name(changes, said):
     with pytest.raises(ValueError, match=said):
