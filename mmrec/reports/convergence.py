@@ -13,10 +13,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmrec.reports import theme
+from mmrec.reports.epoch_figures import courses
 from mmrec.reports.exhibit import Exhibit
-from mmrec.reports.markup import drawn
-from mmrec.reports.sweep_figures import band
 from mmrec.reports.tables import beyond_tuning, over_seeds
 from mmrec.stats import Paired
 from mmrec.study import text
@@ -230,34 +228,12 @@ def _chosen(table: pd.DataFrame, most: int) -> list[Any]:
 
 def _lines(curves: pd.DataFrame, metric: str) -> go.Figure:
     """Validation, and beside it each loss term; a line a cell."""
-    whats, names = (list(dict.fromkeys(curves[key])) for key in ("what", "label"))
-    titles = [f"validation {metric}" if what == "valid" else _term(what) for what in whats]
-    fig, places, down = theme.panels(titles)
-    for what, (row, col) in zip(whats, places, strict=False):
-        panel = curves[curves["what"] == what]
-        for label, part in panel.groupby("label", sort=False):
-            look = theme.mark(names.index(str(label)))
-            at = part["epoch"].astype(float).tolist()
-            line = go.Scatter(
-                x=at,
-                y=part["mean"].to_numpy(),
-                mode="lines",
-                name=drawn(str(label)),
-                legendgroup=str(names.index(str(label))),
-                showlegend=what == whats[0],
-                line={"color": look["color"], "width": 2, "dash": _dash(names.index(str(label)))},
-                hovertemplate=f"{drawn(str(label))}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
-            )
-            fig.add_traces([band(part, at, look), line], rows=row, cols=col)
-        fig.update_xaxes(title_text="epoch", row=row, col=col)
-    fig = theme.style(fig, 160 + 290 * down)
-    return fig.update_layout(legend_y=1.0 + 0.16 / down, margin_t=140)
+
+    def title(what: str) -> str:
+        return f"validation {metric}" if what == "valid" else _term(what)
+
+    return courses(curves, panel="what", line="label", title=title, digits=4, top=140)
 
 
 def _term(what: str) -> str:
     return f"loss: {text.words(what.removeprefix('loss.'))}"
-
-
-def _dash(nth: int) -> str:
-    """Lines of one colour differ in their dashes."""
-    return ("solid", "dash", "dot", "dashdot")[nth // 7 % 4]

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmrec.reports import dots, theme
+from mmrec.reports import dots
 from mmrec.reports.arms import Scores, arms, trained
+from mmrec.reports.epoch_figures import courses
 from mmrec.reports.exhibit import Exhibit
-from mmrec.reports.markup import drawn
-from mmrec.reports.sweep_figures import band
 from mmrec.reports.tables import over_seeds
 from mmrec.stats import Paired
 from mmrec.study import text
@@ -195,25 +194,4 @@ def _by_epoch(tables: StudyTables, view: MeasureCourse) -> Exhibit:
 
 def _lines(table: pd.DataFrame) -> go.Figure:
     """A panel a measure, a line an arm."""
-    measures, names = (list(dict.fromkeys(table[key])) for key in ("measure", "arm"))
-    fig, places, down = theme.panels([words(name) for name in measures])
-    for measure, (row, col) in zip(measures, places, strict=False):
-        panel = table[table["measure"] == measure]
-        for arm, part in panel.groupby("arm", sort=False):
-            look = theme.mark(names.index(str(arm)))
-            at = part["epoch"].astype(float).tolist()
-            line = go.Scatter(
-                x=at,
-                y=part["mean"].to_numpy(),
-                mode="lines+markers",
-                name=drawn(arm),
-                legendgroup=drawn(arm),
-                showlegend=measure == measures[0],
-                line={"color": look["color"], "width": 2},
-                marker={**look, "size": 6},
-                hovertemplate=f"{drawn(arm)}, epoch %{{x}}: %{{y:.3f}}<extra></extra>",
-            )
-            fig.add_traces([band(part, at, look), line], rows=row, cols=col)
-        fig.update_xaxes(title_text="epoch", row=row, col=col)
-    fig = theme.style(fig, 110 + 270 * down)
-    return fig.update_layout(legend_y=1.0 + 0.16 / down, margin_t=90)
+    return courses(table, panel="measure", line="arm", title=words, digits=3, top=90, dots=True)
