@@ -6,18 +6,15 @@ K length of the longest list, D embedding width, P pairs of the part, E training
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.data.dataset import Dataset, csr_rows
+from mmrec.data.dataset import Dataset, Part, csr_rows
 from mmrec.data.interests import diversity
 from mmrec.metrics import ACCURACY, aplt, arp, coverage, pl, profile_popularity, tertile
-from mmrec.models.base import Recommender
-
-Part = Literal["valid", "test"]
+from mmrec.models.base import Ranker, Recommender
 
 CHUNK_BYTES = 16 * 2**20
 """Size of a chunk's score matrix. Top-k and masking need about three times as much."""
@@ -35,6 +32,7 @@ class Protocol:
     name: str
     text: str
     """For the reader of a report."""
+    hide_train: bool = True
     hide_valid_at_test: bool = True
     only_items_of_part: bool = False
 
@@ -51,6 +49,12 @@ PROTOCOLS = {
             "mmrec",
             "all items are candidates; only training items are hidden, at test too (as the MMRec"
             " toolbox does)",
+            hide_valid_at_test=False,
+        ),
+        Protocol(
+            "repeats",
+            "all items are candidates, and none is hidden (as next-item rankers such as TIGER do)",
+            hide_train=False,
             hide_valid_at_test=False,
         ),
         Protocol(
@@ -116,10 +120,13 @@ class Evaluator:
         pairs = data.part(part)
         if not len(pairs):
             raise ValueError(f"dataset {data.name!r} has no {part} interactions to rank")
-        self.data, self.part, self.ks = data, part, sorted(set(ks))
+        self.data, self.ks = data, sorted(set(ks))
+        self.part: Part = part
         self.device = torch.device(device)
         self.baseline = data if baseline is None else baseline
-        hidden = [self.baseline.train]
+        hidden = [data.train[:0]]
+        if protocol.hide_train:
+            hidden.append(self.baseline.train)
         if part == "test" and protocol.hide_valid_at_test:
             hidden.append(data.valid)
         self.users = np.unique(pairs[:, 0])
@@ -178,7 +185,10 @@ class Evaluator:
     @torch.no_grad()
     def top(self, model: Recommender, k: int) -> Tensor:
         """(U, k) item ids, best first; -1 where a user has fewer than k candidates left."""
-        user_UD, item_ID = model.embeddings()
+        ranker = model.ranker(self.part)
+        if ranker is not None:
+            return self._top_by(ranker, k)
+        user_UD, item_ID = model.embeddings_at(self.part)
         _require_finite(user_UD, "user embedding")
         _require_finite(item_ID, "item embedding")
         item_CD = item_ID[self._item_C]
@@ -204,13 +214,31 @@ class Evaluator:
         top_BK = torch.where(best.values > -torch.inf, self._item_C[best.indices], -1)
         return torch.nn.functional.pad(top_BK, (0, k - top_BK.shape[1]), value=-1)
 
-    def _mask_of(self, users: np.ndarray, num_candidates: int) -> Tensor:
-        """Flat positions of the hidden items in the users' rows."""
+    def _top_by(self, ranker: Ranker, k: int) -> Tensor:
+        """As `top`, from a model that lists items without scoring them all."""
+        items = self.data.num_items
+        candidate_I = torch.zeros(items, dtype=torch.bool, device=self.device)
+        candidate_I[self._item_C] = True
+        parts = []
+        for user_B in np.array_split(self.users, -(-len(self.users) * items // CHUNK_BYTES)):
+            allowed_BI = candidate_I.repeat(len(user_B), 1)
+            row, item = self._hidden_of(user_B)
+            allowed_BI[torch.from_numpy(row), torch.from_numpy(item)] = False
+            parts.append(ranker.top(torch.from_numpy(user_B).to(self.device), allowed_BI, k))
+        return torch.cat(parts)
+
+    def _hidden_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(place among the users, item) of all that is hidden of them."""
         starts, items = self._hidden
         counts = starts[users + 1] - starts[users]
         row = np.repeat(np.arange(len(users)), counts)
         offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        column = self._column_of_item[items[np.repeat(starts[users], counts) + offset]]
+        return row, items[np.repeat(starts[users], counts) + offset]
+
+    def _mask_of(self, users: np.ndarray, num_candidates: int) -> Tensor:
+        """Flat positions of the hidden items in the users' rows."""
+        row, item = self._hidden_of(users)
+        column = self._column_of_item[item]
         flat = (row * num_candidates + column)[column >= 0]
         return torch.from_numpy(flat).to(self.device)
 

@@ -5,6 +5,7 @@ Letters in names: S steps of an epoch, T loss terms.
 
 import ctypes
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from mmrec import gap
 from mmrec.config import config
-from mmrec.data.dataset import Dataset, Dense
+from mmrec.data.dataset import Dataset, Dense, Part
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
-from mmrec.evaluation import Evaluator, Part, Protocol, Ranking, objective_of
+from mmrec.evaluation import Evaluator, Protocol, Ranking, objective_of
 from mmrec.models.base import Batch, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable
 
@@ -353,7 +354,7 @@ def fit(run: Run) -> Iterator[EpochReport]:
 
 
 def train_epoch(run: Run) -> dict[str, float]:
-    """Train the epoch that is next; the mean of each loss term over its steps."""
+    """Train the epoch that is next; the mean of each loss term over the steps that have it."""
     cfg, epoch = run.cfg.train, run.epoch
     if run.optimizer is None:
         return {}
@@ -363,27 +364,28 @@ def train_epoch(run: Run) -> dict[str, float]:
     run.model.start_epoch(run.draws, epoch)
     shape = BatchShape(cfg.batch_size, cfg.negatives)
     buffers = dict(run.model.named_buffers())
-    names: list[str] = []
+    steps: list[tuple[str, ...]] = []
     values: list[Tensor] = []
     for batch in run.model.epoch_batches(run.pairs, run.draws, epoch, shape):
         terms = _step(run.model, run.optimizer, buffers, batch)
-        names = list(terms)
+        steps.append(tuple(terms))
         values.append(torch.stack(list(terms.values())).detach().double())
     # One look an epoch, so that the GPU need not be waited for at every step.
-    value_ST = torch.stack(values)
-    _require_finite(value_ST, names, epoch + 1)
-    return dict(zip(names, value_ST.mean(0).tolist(), strict=True))
+    value_V = torch.cat(values).tolist()
+    found: dict[str, list[float]] = {}
+    for value, (step, name) in zip(value_V, _named(steps), strict=True):
+        if not math.isfinite(value):
+            # The first one: after its step the weights are bad, and all else.
+            raise FloatingPointError(
+                f"epoch {epoch + 1}, step {step}: the loss term {name!r} is {value}"
+            )
+        found.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _require_finite(value_ST: Tensor, names: list[str], epoch: int) -> None:
-    """The first term that went wrong is named: after its step the weights are bad, and all else."""
-    bad_ST = (~value_ST.isfinite()).nonzero()
-    if len(bad_ST):
-        step, term = bad_ST[0].tolist()
-        value = float(value_ST[step, term])
-        raise FloatingPointError(
-            f"epoch {epoch}, step {step + 1}: the loss term {names[term]!r} is {value}"
-        )
+def _named(steps: list[tuple[str, ...]]) -> Iterator[tuple[int, str]]:
+    """(step from 1, name) of every term of every step; stages of an epoch may differ in theirs."""
+    return ((step, name) for step, names in enumerate(steps, start=1) for name in names)
 
 
 def _step(

@@ -415,7 +415,7 @@ def test_wrong_wishes_are_refused_by_name():
     empty = Dataset("bare", 17, 29, data.train, data.valid, data.test[:0])
     with pytest.raises(ValueError, match="'bare' has no test interactions"):
         Evaluator(empty, "test", PROTOCOLS["full"], [5])
-    with pytest.raises(KeyError, match="no protocol 'ful'; there are: full, mmrec, split-items"):
+    with pytest.raises(KeyError, match="no protocol 'ful'; there are: full, mmrec, repeats, split-items"):
         protocol("ful", "random")
     with pytest.raises(KeyError, match=r"no metric 'ndgc@10'; there are: ndcg@10"):
         objective_of({"ndcg@10": 0.1}, "ndgc@10")

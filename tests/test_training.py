@@ -56,7 +56,9 @@ def each(models: dict[str, ModelConfig]) -> list[Any]:
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     modalities = tuple(Modality(name=name, width=4) for name in ("image", "text"))
-    return planted(Planted(users=40, items=64, interactions=480, modalities=modalities, factors=4))
+    spec = Planted(users=40, items=64, interactions=480, modalities=modalities, factors=4)
+    # Said to be in order of time, so that models of sequences take it too.
+    return dataclasses.replace(planted(spec), ordered=True)
 
 
 def config_of(model: ModelConfig | None = None, **train: Any) -> RunConfig:

@@ -4,13 +4,16 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pairs = NDArray[np.int64]
 """(E, 2) user-item pairs."""
+
+Part = Literal["valid", "test"]
+"""What is ranked for."""
 
 INTERACTIONS = "interactions"
 """What training pairs tell of an item or a user, where it stands among their modalities."""
@@ -130,6 +133,9 @@ class Dataset:
     """What a reader should know: rows missing, columns rescaled, interactions dropped."""
     condition: str = "baseline"
     """What was done to the features, in words; see `mmrec.data.conditions`."""
+    ordered: bool = False
+    """Whether every user's rows are in order of time: within train, and train before valid before
+    test. Models of sequences need it."""
     items_known: bool = True
     """Whether a model may use what training pairs tell of the items that it scores. Without it
     they are what the items of a cold-item split are; what pairs tell of users stays."""

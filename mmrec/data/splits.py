@@ -77,8 +77,16 @@ def split(raw: Raw, how: Split | None = None, seed: int = SPLIT_SEED) -> Dataset
             user_features=raw.user_features,
             split=how,
             notes=notes,
+            ordered=raw.ordered and _in_order(raw.pairs[keep_E, 0], label_E[keep_E]),
         )
     )
+
+
+def _in_order(user_E: NDArray[np.int64], label_E: _Labels) -> bool:
+    """Whether each user's rows are train, then valid, then test."""
+    order_E = np.argsort(user_E, kind="stable")
+    user_E, label_E = user_E[order_E], label_E[order_E]
+    return not ((user_E[1:] == user_E[:-1]) & (label_E[1:] < label_E[:-1])).any()
 
 
 def _given(raw: Raw) -> _Labels:

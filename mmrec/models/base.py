@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.config import config
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, Part
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, bpr_epoch
 from mmrec.nn.maps import times_turned
 
@@ -43,6 +43,20 @@ class Losses(NamedTuple):
     """New values of named buffers that the step changes (batch-norm running statistics)."""
 
 
+class Ranker(ABC):
+    """Lists items in place of the scores of two tables, such as a beam search."""
+
+    @abstractmethod
+    def top(self, user_B: Tensor, allowed_BI: Tensor, k: int) -> Tensor:
+        """(B, k) item ids, best first; -1 where a user has fewer items left.
+
+        Args:
+            user_B: users, int64.
+            allowed_BI: which items may be listed, bool.
+            k: length of the lists.
+        """
+
+
 class Recommender(nn.Module, ABC):
     """A model tied to one dataset.
 
@@ -71,6 +85,14 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, D) and (I, D), as used for scoring: from the current weights, without a draw."""
+
+    def embeddings_at(self, part: Part) -> tuple[Tensor, Tensor]:
+        """`embeddings` for ranking a part: at test a model of sequences knows the valid items."""
+        return self.embeddings()
+
+    def ranker(self, part: Part) -> Ranker | None:
+        """What ranks the items for a part; None: `score` does, of all items by the two tables."""
+        return None
 
     def score(self, user_BD: Tensor, item_ID: Tensor) -> Tensor:
         """(B, I) scores, higher is better, of rows of the two tables above. A dot product."""

@@ -50,4 +50,5 @@ def tiny(*, split: str = "given", missing: bool = False) -> Dataset:
             "level": Category(has_level, np.arange(USERS) % 3 * has_level, ("x", "y", "z"))
         },
         split=split,
+        ordered=True,
     )
