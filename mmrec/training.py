@@ -148,6 +148,12 @@ class Run:
         self.draws = Draws(seed)
         self.model: Recommender = self.untrained(data)
         self.model.require_trainable(data)
+        if evaluate_on is not None and self.model.FITTED:
+            raise ValueError(
+                f"{type(cfg.model).__name__} makes codes of the features that it is trained on: it"
+                f" cannot be evaluated on others ({evaluate_on.condition}); a condition at"
+                " 'train+eval' fits"
+            )
         if evaluate_on is not None and not evaluate_on.items_known:
             _require_item_rows(self.model, cfg.model)
         if cfg.gap != "none":

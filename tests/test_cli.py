@@ -68,7 +68,7 @@ def refused(capsys, *words: str) -> str:
         ("--dataset ./not/there", "dataset './not/there': no such folder"),
         ("--dataset lfm2k", "name that root by --data-root or the environment variable MMREC_DATA"),
         ("--grid papr", "invalid choice: 'papr' (choose from"),
-        ("--protocol ful", "no protocol 'ful'; there are: full, mmrec, split-items"),
+        ("--protocol ful", "no protocol 'ful'; there are: full, mmrec, repeats, split-items"),
         ("--split rnadom", "split must be one of given, random, leave-one-out"),
         ("--split leave-one-out", "leave-one-out needs an order of time"),
         ("--split cold-user", "user='embedding' knows nothing of the users of a cold-user split"),

@@ -72,6 +72,10 @@ class Recommender(nn.Module, ABC):
     in one variant only. Where interactions are missing their rows stay as they start. None: the
     model needs its items' interactions and is not scored without."""
 
+    FITTED: ClassVar[bool] = False
+    """Whether `build` fits to the features what decides the meaning of parameters, such as code
+    books: a model trained on some features is then not the same one built on others."""
+
     def require_trainable(self, data: Dataset) -> None:
         """ValueError if the model can be ranked on the dataset it is built on, but not trained.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmrec.config import override
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
+from mmrec.evaluation import PROTOCOLS, Evaluator
 from mmrec.models.base import Batch, ModelConfig, Recommender
 from mmrec.training import RunConfig
 from tests.models.every import CONFIGS, TRAINED
@@ -187,10 +188,7 @@ def assert_lanes_agree_with_solo_runs(cfg: ModelConfig, *, own_batches: bool) ->
 def held_out_recall(model: Recommender) -> float:
     """Share of held-out pairs among a user's best five unseen items."""
     data = tiny()
-    with torch.no_grad():
-        scores = model.eval().score(*model.embeddings())
-    scores[data.train[:, 0], data.train[:, 1]] = -torch.inf
-    best = scores.topk(5).indices
+    best = Evaluator(data, "valid", PROTOCOLS["full"], (5,)).top(model.eval(), 5)
     return float(torch.stack([(best[u] == i).any() for u, i in data.test.tolist()]).double().mean())
 
 
