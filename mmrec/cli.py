@@ -320,8 +320,10 @@ def _show_data(arguments: argparse.Namespace) -> int:
     from mmrec.data.sources import available, load
 
     if not arguments.dataset:
-        for name, text in available(arguments.data_root).items():
-            print(f"{name:16} {text}")
+        found = available(arguments.data_root)
+        width = max(map(len, found))
+        for name, text in found.items():
+            print(f"{name:{width}} {text}")
         return DONE
     data = load(
         arguments.dataset,

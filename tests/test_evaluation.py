@@ -18,10 +18,10 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from mmrec import evaluation
-from mmrec.data.dataset import Dataset, Dense
+from mmrec.data.dataset import Dataset, Dense, Part
 from mmrec.evaluation import PROTOCOLS, Evaluator, objective_of, protocol
 from mmrec.metrics import ACCURACY
-from mmrec.models.base import Batch, Losses, Recommender
+from mmrec.models.base import Batch, Losses, Ranker, Recommender
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "_toolbox.json").read_text())
 
@@ -61,8 +61,8 @@ def dense_lists(data: Dataset, model: Fixed, part: str, name: str) -> dict[int, 
     asked = data.valid if part == "valid" else data.test
     lists = {}
     for user in sorted({int(u) for u in asked[:, 0]}):
-        hidden = items_of(data.train, user)
-        if part == "test" and name != "mmrec":
+        hidden = set() if name == "repeats" else items_of(data.train, user)
+        if part == "test" and name in ("full", "split-items"):
             hidden |= items_of(data.valid, user)
         candidates = set(range(data.num_items)) - hidden
         if name == "split-items":
@@ -105,7 +105,7 @@ def beyond_by_hand(data: Dataset, lists: dict[int, list[int]], k: int) -> dict[s
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])
-@pytest.mark.parametrize("name", ["full", "mmrec", "split-items"])
+@pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_ranking_equals_a_dense_one(name, part, seed):
     data, model = random_problem(seed)
@@ -127,6 +127,49 @@ def test_ranking_equals_a_dense_one(name, part, seed):
             expected[f"{metric}@{k}"] = float(np.mean(vector))
         expected |= {f"{m}@{k}": v for m, v in beyond_by_hand(data, lists, k).items()}
     assert found.metrics == pytest.approx(expected, rel=1e-12)
+
+
+# --- by a ranker of the model's own
+
+
+class Listing(Fixed, Ranker):
+    """The same tables, whose lists it makes itself; keeps what it was allowed to list."""
+
+    def __init__(self, model: Fixed) -> None:
+        super().__init__(model.user_UD.numpy(), model.item_ID.numpy())
+        self.allowed: dict[int, set[int]] = {}
+        self.parts: list[str] = []
+
+    def ranker(self, part: Part) -> Ranker:
+        self.parts.append(part)
+        return self
+
+    def top(self, user_B: Tensor, allowed_BI: Tensor, k: int) -> Tensor:
+        lists = []
+        for user, allowed_I in zip(user_B.tolist(), allowed_BI, strict=True):
+            self.allowed[user] = set(allowed_I.nonzero()[:, 0].tolist())
+            score_I = (self.item_ID @ self.user_UD[user]).tolist()
+            best = sorted(self.allowed[user], key=lambda item: -score_I[item])[:k]
+            lists.append(best + [-1] * (k - len(best)))
+        return torch.tensor(lists)
+
+
+@pytest.mark.parametrize("limit", [evaluation.CHUNK_BYTES, 29 * 4])
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_models_own_lists_are_scored_like_any_other(monkeypatch, name, part, limit):
+    monkeypatch.setattr(evaluation, "CHUNK_BYTES", limit)
+    data, model = random_problem(1)
+    listing = Listing(model)
+    evaluator = Evaluator(data, part, PROTOCOLS[name], (3, 40))
+    found = evaluator.rank(listing, beyond=True, per_user=True, strata="ndcg@3")
+    expected = evaluator.rank(model, beyond=True, per_user=True, strata="ndcg@3")
+    assert found.metrics == expected.metrics
+    assert torch.equal(found.users, expected.users)
+    assert all(torch.equal(v, expected.per_user[n]) for n, v in found.per_user.items())
+    assert listing.parts == [part]
+    lists = dense_lists(data, model, part, name)
+    assert listing.allowed == {user: set(items) for user, items in lists.items()}
 
 
 # --- by popularity and by history
@@ -415,7 +458,9 @@ def test_wrong_wishes_are_refused_by_name():
     empty = Dataset("bare", 17, 29, data.train, data.valid, data.test[:0])
     with pytest.raises(ValueError, match="'bare' has no test interactions"):
         Evaluator(empty, "test", PROTOCOLS["full"], [5])
-    with pytest.raises(KeyError, match="no protocol 'ful'; there are: full, mmrec, repeats, split-items"):
+    with pytest.raises(
+        KeyError, match="no protocol 'ful'; there are: full, mmrec, repeats, split-items"
+    ):
         protocol("ful", "random")
     with pytest.raises(KeyError, match=r"no metric 'ndgc@10'; there are: ndcg@10"):
         objective_of({"ndcg@10": 0.1}, "ndgc@10")

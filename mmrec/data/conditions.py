@@ -1,15 +1,16 @@
 """Conditions: what is done to a dataset, such as a knockout, another encoder or fewer interactions.
 
 A knockout replaces the vectors of some dense modalities by a filler, as in the modality-knockout
-study (arXiv 2508.07399), where training and inference see the same. Here it may also be made at
-evaluation only: what such a model loses, and one that trained under the knockout does not, is what
-training adapts to. An encoder swap gives a modality the vectors of another feature. A density
-below 1 leaves users that share of their training interactions. A missing modality is one that no
-item has. All else is the baseline's: the split is the same, what is validated and tested on too,
-every other array is shared with it, and rows that a knocked out modality lacks stay missing.
+study (arXiv 2508.07399), where training and inference see the same; or the code words of semantic
+IDs. Here it may also be made at evaluation only: what such a model loses, and one that trained
+under the knockout does not, is what training adapts to. An encoder swap gives a modality the
+vectors, or the codes, of another feature. A density below 1 leaves users that share of their
+training interactions. A missing modality is one that no item has. All else is the baseline's: the
+split is the same, what is validated and tested on too, every other array is shared with it, and
+rows that a knocked out modality lacks stay missing.
 
-Letters in names: N items, P items that have the modality, F columns, E training interactions,
-U users.
+Letters in names: N items, P items that have the modality, F columns, L levels of codes, E training
+interactions, U users.
 """
 
 import dataclasses
@@ -65,6 +66,11 @@ class Condition:
     0.99, and chance alone says which are the highest; so it does under matched. Under shuffle the
     graph is the baseline's with its items moved. No filler makes a NaN.
 
+    What a filler makes of semantic IDs: under constant all items have one ID. Under noise all IDs
+    are equally likely, and what two items have in common is chance; so it is under matched, where
+    code words are as frequent as before. Under shuffle the IDs are the baseline's, and so is how
+    many share a prefix, but not who. Code books keep their sizes.
+
     Raises:
         ValueError: modalities without a filler, or a filler without modalities; a modality that is
             two of swapped, knocked out and missing, or swapped with itself; a baseline, or a
@@ -72,21 +78,24 @@ class Condition:
     """
 
     modalities: Annotated[tuple[str, ...], AfterValidator(_sorted)] = ()
-    """Dense item modalities that are replaced; their order does not matter."""
+    """Item modalities, dense or codes, that are replaced; their order does not matter."""
     filler: Filler = "none"
     """What replaces them. noise: i.i.d. N(1, 0.1), 0.1 being the deviation, as in the paper;
     matched: i.i.d. normal with each column's own mean and deviation; constant: 1; zero: 0;
     mean: each column's mean; shuffle: the modality's own rows, each given to another item at
-    random, a permutation of its own a modality."""
+    random, a permutation of its own a modality. Of codes, noise: i.i.d. uniform over the code book
+    of each level; matched: i.i.d. with each level's own frequencies; constant: code word 0;
+    shuffle: as above; they have no zero and no mean."""
     seed: Annotated[int, Ge(0)] = 0
     """Of noise, matched, shuffle and of what a density keeps."""
     when: When = "train+eval"
     """eval: the model is trained, and its epoch chosen, on the data as it is, and only what is
     scored in the end sees the replacement. A model without training knows no difference."""
     swap: Annotated[tuple[tuple[str, str], ...], AfterValidator(_sorted_pairs)] = ()
-    """Pairs (modality, other): the modality becomes another dense feature of the dataset, with the
-    rows that are missing there. The other stays under its own name, so that a model that takes all
-    modalities meets it twice. The order of pairs does not matter."""
+    """Pairs (modality, other): the modality becomes another feature of the dataset, with the rows
+    that are missing there; both are dense, or codes of the same code books. The other stays under
+    its own name, so that a model that takes all modalities meets it twice. The order of pairs does
+    not matter."""
     density: Annotated[float, Interval(gt=0, le=1)] = 1.0
     """Share of each user's training interactions that is kept, rounded up, chosen at random; what
     a lower density keeps, a higher one keeps too. Valid and test stay whole, items that lose all
@@ -170,25 +179,23 @@ def apply(condition: Condition, data: Dataset) -> Dataset:
 
     Raises:
         KeyError: `data` has no such modality.
-        ValueError: the modality is not dense, or `data` is under a condition already.
+        ValueError: the modality is neither dense nor codes, or is codes, which have no such filler;
+            a swap is between features that are not alike; `data` is under a condition already.
     """
     if condition.baseline:
         return data
     if data.condition != "baseline":
         raise ValueError(f"dataset {data.name!r} is already under {data.condition!r}")
-    features = dict(data.features)
+    features: dict[str, Feature] = dict(data.features)
     for name, other in condition.swap:
-        _dense(data, name, f"feature {other!r}")
-        features[name] = _dense(data, other, f"another modality, here as {name!r}")
+        features[name] = _swapped(data, name, other)
     for name in condition.modalities:
-        feature = _dense(data, name, repr(condition.filler))
-        values_NF = np.zeros_like(feature.values)
-        values_NF[feature.present] = _filled(
-            feature.values[feature.present],
+        features[name] = _replaced(
+            _replaceable(data, name, repr(condition.filler)),
+            name,
             condition.filler,
             _generator(f"condition/{condition.seed}/{name}"),
         )
-        features[name] = Dense(feature.present, values_NF)
     for name in condition.missing:
         if name != INTERACTIONS:
             features[name] = _emptied(data.feature(name))
@@ -198,13 +205,45 @@ def apply(condition: Condition, data: Dataset) -> Dataset:
     return seal(dataclasses.replace(changed, condition=condition.name))
 
 
-def _dense(data: Dataset, name: str, by: str) -> Dense:
+def _replaceable(data: Dataset, name: str, by: str) -> Dense | Codes:
     feature = data.feature(name)
-    if not isinstance(feature, Dense):
+    if not isinstance(feature, Dense | Codes):
         raise ValueError(
-            f"modality {name!r} is of kind {feature.kind}: only dense ones can be replaced by {by}"
+            f"modality {name!r} is of kind {feature.kind}: only dense ones and codes can be"
+            f" replaced by {by}"
         )
     return feature
+
+
+def _swapped(data: Dataset, name: str, other: str) -> Dense | Codes:
+    """What modality `name` becomes: the feature `other`, which must be like it."""
+    pair = (
+        _replaceable(data, name, f"feature {other!r}"),
+        _replaceable(data, other, f"another modality, here as {name!r}"),
+    )
+    said = [f.kind if isinstance(f, Dense) else f"codes of the books {f.sizes}" for f in pair]
+    if said[0] != said[1]:
+        raise ValueError(
+            f"modality {name!r} is {said[0]} and {other!r} {said[1]}: only dense ones, or codes of"
+            " the same code books, can be swapped"
+        )
+    return pair[1]
+
+
+def _replaced(
+    feature: Dense | Codes, name: str, filler: Filler, rng: np.random.Generator
+) -> Dense | Codes:
+    """The filler where the modality is there, zeros where it is missing."""
+    here = feature.present
+    match feature:
+        case Dense():
+            values_NF = np.zeros_like(feature.values)
+            values_NF[here] = _filled(feature.values[here], filler, rng)
+            return dataclasses.replace(feature, values=values_NF)
+        case Codes():
+            codes_NL = np.zeros_like(feature.codes)
+            codes_NL[here] = _filled_codes(feature.codes[here], feature.sizes, name, filler, rng)
+            return dataclasses.replace(feature, codes=codes_NL)
 
 
 def _emptied(feature: Feature) -> Feature:
@@ -246,6 +285,34 @@ def _filled(
             return rng.permutation(values_PF)
         case "none":
             return values_PF
+
+
+def _filled_codes(
+    codes_PL: NDArray[np.int64],
+    sizes: tuple[int, ...],
+    name: str,
+    filler: Filler,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    match filler:
+        case "noise":
+            return rng.integers(sizes, size=codes_PL.shape)
+        case "matched":
+            # The code word of an item drawn anew for every level.
+            return np.take_along_axis(
+                codes_PL, rng.integers(len(codes_PL), size=codes_PL.shape), axis=0
+            )
+        case "constant":
+            return np.zeros_like(codes_PL)
+        case "shuffle":
+            return rng.permutation(codes_PL)
+        case "none":
+            return codes_PL
+        case "zero" | "mean":
+            raise ValueError(
+                f"modality {name!r} is of kind codes, which have no {filler!r};"
+                " noise, matched, constant or shuffle fit"
+            )
 
 
 def _thinned(condition: Condition, data: Dataset) -> Pairs:

@@ -56,6 +56,11 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(key[:16], "big"))
 
 
+def on_grid(values: _Array) -> _Array:
+    """Rounded. Machines differ in the last bits of a matrix product; on a grid digests agree."""
+    return np.round(values * _GRID) / _GRID
+
+
 def check_modalities(modalities: tuple[Modality, ...]) -> None:
     """ValueError when the modalities of a side do not fit one another, or one not its kind."""
     by_name = {modality.name: modality for modality in modalities}
@@ -102,8 +107,7 @@ class Tastes:
         map_LF = own.standard_normal((kept, modality.width)) / np.sqrt(kept)
         values_NF = latent_NL[:, :kept] @ map_LF
         values_NF += modality.noise * own.standard_normal(values_NF.shape)
-        # Machines differ in the last bits of a matrix product; on a grid their digests agree.
-        values_NF = np.round(values_NF * _GRID) / _GRID
+        values_NF = on_grid(values_NF)
         present = np.ones(count, dtype=np.bool_)
         present[own.permutation(count)[: int(modality.missing * count)]] = False
         return _of_kind(modality, values_NF, present)

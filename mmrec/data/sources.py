@@ -10,6 +10,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.features import Scale
 from mmrec.data.planted import BUILT_IN, Planted, planted_raw
 from mmrec.data.planted_features import Modality
+from mmrec.data.planted_sequences import SEQUENCES, PlantedSequences, sequences_raw
 from mmrec.data.raw import Raw, Split, scaled, with_k_core, with_min_rating
 from mmrec.data.readers import read_folder
 
@@ -41,8 +42,8 @@ def load(
     """The dataset `name`, filtered, scaled, split, checked and read-only, in this order.
 
     Args:
-        name: a key of `SOURCES` or of `planted.BUILT_IN`, or a path to a folder that
-            `mmrec.data.readers` understands.
+        name: a key of `SOURCES`, of `planted.BUILT_IN` or of `planted_sequences.SEQUENCES`, or a
+            path to a folder that `mmrec.data.readers` understands.
         data_root: where the real datasets lie; by default what `MMREC_DATA` names.
         split: see `mmrec.data.splits.split`; None takes the file's own labels, leave-one-out for
             sequences, else random.
@@ -66,6 +67,7 @@ def load(
 def available(data_root: Path | None = None) -> dict[str, str]:
     """What each dataset that can be loaded here holds, by name: planted ones, then real ones."""
     found = {name: _summary(spec) for name, spec in BUILT_IN.items()}
+    found |= {name: _summary_of_sequences(spec) for name, spec in SEQUENCES.items()}
     root = data_root or _root_of_environment()
     if root is not None:
         found |= {name: holds for name, holds in SOURCES.items() if (root / name).is_dir()}
@@ -74,10 +76,17 @@ def available(data_root: Path | None = None) -> dict[str, str]:
 
 def _summary(spec: Planted) -> str:
     items, users = map(_names, (spec.modalities, spec.user_modalities))
-    return (
-        f"synthetic, {spec.users} users, {spec.items} items, {spec.interactions} interactions;"
-        f" {items}" + (f"; of users {users}" if users else "")
-    )
+    return f"{_sizes(spec)}; {items}" + (f"; of users {users}" if users else "")
+
+
+def _summary_of_sequences(spec: PlantedSequences) -> str:
+    follows = {"text": spec.follow_text, "image": spec.follow_image}
+    telling = " and ".join(name for name, share in follows.items() if share > 0) or "nothing"
+    return f"{_sizes(spec)} in order of time; text, image; what comes next follows from {telling}"
+
+
+def _sizes(spec: Planted | PlantedSequences) -> str:
+    return f"synthetic, {spec.users} users, {spec.items} items, {spec.interactions} interactions"
 
 
 def _names(modalities: tuple[Modality, ...]) -> str:
@@ -93,6 +102,8 @@ def _names(modalities: tuple[Modality, ...]) -> str:
 def _raw(name: str, data_root: Path | None) -> Raw:
     if name in BUILT_IN:
         return planted_raw(BUILT_IN[name], name)
+    if name in SEQUENCES:
+        return sequences_raw(SEQUENCES[name], name)
     if name in SOURCES:
         return dataclasses.replace(read_folder(_folder(name, data_root)), name=name)
     path = Path(name).expanduser()
@@ -100,7 +111,7 @@ def _raw(name: str, data_root: Path | None) -> Raw:
         return read_folder(path)
     if len(path.parts) > 1:
         raise FileNotFoundError(f"dataset {name!r}: no such folder as {path.absolute()}")
-    known = [*SOURCES, *BUILT_IN]
+    known = [*SOURCES, *BUILT_IN, *SEQUENCES]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}, or a folder."
     raise ValueError(f"there is no dataset {name!r}; {hint}")

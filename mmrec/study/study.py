@@ -103,6 +103,8 @@ class Asked:
     """Every user modality that is a table, by alphabet."""
     split: str = "given"
     """How the dataset is split, see `mmrec.data.dataset.Dataset.split`."""
+    codes: tuple[str, ...] = ()
+    """Every item modality of kind codes (semantic IDs), by alphabet."""
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,10 @@ def rebuild_report(
         tune_each=manifest.get("tune_each", False),
     )
     ledger = _ledger(folder, storage, manifest)
-    names = ("dense_modalities", "features", "user_features")
-    modalities, features, user_features = (tuple(manifest.get(name, ())) for name in names)
-    asked = Asked(
-        options.dataset, modalities, {}, features, user_features, manifest["dataset"]["split"]
-    )
+    names = ("dense_modalities", "features", "user_features", "codes")
+    dense, features, user_features, codes = (tuple(manifest.get(name, ())) for name in names)
+    split = manifest["dataset"]["split"]
+    asked = Asked(options.dataset, dense, {}, features, user_features, split, codes)
     shaped = as_asked(study, options, asked)
     tables = tables_of(shaped, ledger, folder, {**manifest, "kind": kind})
     return tables, publish(tables, folder)

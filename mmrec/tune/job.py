@@ -9,7 +9,7 @@ import torch
 
 from mmrec.config import get
 from mmrec.data.conditions import apply
-from mmrec.data.dataset import Category, Dataset, Dense, Feature, Tags
+from mmrec.data.dataset import Category, Codes, Dataset, Dense, Feature, Tags
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
 from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
@@ -178,6 +178,7 @@ class Job:
             "dense_modalities": list(tables_among(data.features, Dense)),
             "features": list(tables_among(data.features)),
             "user_features": list(tables_among(data.user_features)),
+            "codes": list(tables_among(data.features, Codes)),
             "tune": study.tuning.trials if study.tuning else 0,
             "tune_each": study.tuning.each if study.tuning else False,
             "tuned": {},
@@ -254,6 +255,7 @@ def asked_of(dataset: str, data: Dataset) -> Asked:
         tables_among(data.features),
         tables_among(data.user_features),
         data.split,
+        tables_among(data.features, Codes),
     )
 
 

@@ -123,12 +123,18 @@ def test_available_lists_what_is_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MMREC_DATA", raising=False)
     built_in = ["planted", "planted-noise", "planted-text", "planted-encoders"]
     built_in += ["planted-diverse", "planted-five", "planted-1m"]
+    built_in += ["planted-sequences", "planted-sequences-text"]
     assert list(available()) == built_in
     assert "pure noise" in available()["planted-noise"]
     assert available()["planted-five"].endswith(
         "; text, image, audio, genres (tags);"
         " of users gender (category), occupation (category), age (number)"
     )
+    sizes = "synthetic, 400 users, 400 items, 5200 interactions in order of time"
+    assert [available()[name] for name in ("planted-sequences", "planted-sequences-text")] == [
+        f"{sizes}; text, image; what comes next follows from text and image",
+        f"{sizes}; text, image; what comes next follows from text",
+    ]
     (tmp_path / "lfm2k").mkdir()
     (tmp_path / "unknown").mkdir()
     assert list(available(tmp_path)) == [*built_in, "lfm2k"]
