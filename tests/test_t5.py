@@ -2,6 +2,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -40,13 +41,8 @@ def filled(record: dict) -> Tensor:
     return value.view(record["shape"])
 
 
-def ours(stack: str, layer: int, block: str) -> str:
-    """The module that stands for one of transformers' sublayers."""
-    return f"{stack}.{block}.{layer}"
-
-
 def as_ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """transformers' parameters under our names, queries, keys and values in one matrix."""
+    """Its parameters under our names, queries, keys and values in one matrix."""
     found = {"token_VD": theirs["shared.weight"]}
     for stack, feed_at in (("encoder", 1), ("decoder", 2)):
         found[f"{stack}.norm_D"] = theirs[f"{stack}.final_layer_norm.weight"]
@@ -129,8 +125,9 @@ def test_cached_decoding_is_decoding_of_each_beams_own_tokens():
     prefix = torch.zeros(ROWS, 1, 0, dtype=torch.int64)
     for beams, ordered in ((1, None), (3, 1), (5, 3), (5, None), (2, 5)):
         token = torch.randint(TOKENS, (ROWS, beams), generator=draws)
-        parent = ordered and torch.randint(ordered, (ROWS, beams), generator=draws)
-        if parent is not None:
+        parent = None
+        if ordered is not None:
+            parent = torch.randint(ordered, (ROWS, beams), generator=draws)
             prefix = prefix.gather(1, parent[..., None].expand(-1, -1, prefix.shape[2]))
         prefix = torch.cat((prefix, token[..., None]), 2)
         found = net.step(token, decoding, parent)
@@ -157,14 +154,14 @@ def test_lanes_agree_with_solo(dropout):
     for at, lane in enumerate(lanes):
         lane(*parts).backward()
         for name, parameter in lane.named_parameters():
+            assert parameter.grad is not None
             assert parameter.grad.any(), name
             torch.testing.assert_close(found[name][at], parameter.grad, rtol=1e-8, atol=1e-10)
 
 
-def test_dropout_keeps_the_mean_and_the_rate():
+def test_dropout_keeps_as_many_as_its_rate_says():
     rate = 0.15
-    net = model(rate)
-    kept = net.draw_dropout(500, 4, 3, torch.Generator().manual_seed(0))
+    kept = model(rate).draw_dropout(500, 4, 3, torch.Generator().manual_seed(0))
     assert {name: tuple(mask.shape) for name, mask in kept.items()} == {
         "encoder_sums": (500, 5, 4, 8),
         "encoder_hidden": (500, 2, 4, 12),
@@ -174,4 +171,91 @@ def test_dropout_keeps_the_mean_and_the_rate():
     for mask in kept.values():
         share, deviation = mask.double().mean(), math.sqrt(rate * (1 - rate) / mask.numel())
         assert abs(float(share) - (1 - rate)) < 4 * deviation
-    source = torch.randint(TOKENS, (1, 4)).expand(500, -1)
+    assert set(model(rate).draw_dropout(2, 4, 0, torch.Generator())) == {
+        "encoder_sums",
+        "encoder_hidden",
+    }
+    assert model(0.0).draw_dropout(2, 4, 3, torch.Generator()) == {}
+
+
+class Dense:
+    """The formulas of one row in NumPy, what dropout keeps scaled by 4 / 3; short sequences."""
+
+    def __init__(self, net: T5, kept: dict[str, Tensor], row: int) -> None:
+        self.weight = {name: p.detach().numpy() for name, p in net.named_parameters()}
+        self.kept = {name: mask[row].numpy() / 0.75 for name, mask in kept.items()}
+
+    def near(self, stack: str, bucket_AC: np.ndarray) -> np.ndarray:
+        return np.moveaxis(self.weight[f"{stack}.near_RH"][bucket_AC], 2, 0)
+
+    def normed(self, x: np.ndarray, name: str) -> np.ndarray:
+        scale = np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
+        return self.weight[f"{name}.norm_D"] * x / scale
+
+    def attended(self, name: str, x: np.ndarray, y: np.ndarray, bias_HAC: np.ndarray) -> np.ndarray:
+        into, found = self.weight[f"{name}.into_CD"], []
+        for head in range(2):
+            q, k, v = (into[i * 6 + head * 3 :][:3] for i in range(3))
+            weight = np.exp((x @ q.T) @ (y @ k.T).T + bias_HAC[head])
+            found.append(weight / weight.sum(1, keepdims=True) @ (y @ v.T))
+        return np.hstack(found) @ self.weight[f"{name}.out_DC"].T
+
+    def stack(self, name: str, tokens: np.ndarray, bias_HAA, source=None, hidden_HAC=None):
+        sums = iter(self.kept[f"{name}_sums"])
+        x = self.weight["token_VD"][tokens] * next(sums)
+        for at in range(2):
+            y = self.normed(x, f"{name}.own.{at}")
+            x = x + self.attended(f"{name}.own.{at}", y, y, bias_HAA) * next(sums)
+            if source is not None and hidden_HAC is not None:
+                y = self.normed(x, f"{name}.cross.{at}")
+                x = x + self.attended(f"{name}.cross.{at}", y, source, hidden_HAC) * next(sums)
+            wide, narrow = (self.weight[f"{name}.feed.{at}.{w}"] for w in ("wide_FD", "narrow_DF"))
+            y = np.maximum(self.normed(x, f"{name}.feed.{at}") @ wide.T, 0)
+            x = x + (y * self.kept[f"{name}_hidden"][at]) @ narrow.T * next(sums)
+        return self.normed(x, name)
+
+
+def test_states_under_dropout_follow_the_formula():
+    net = model(dropout=0.25)
+    source, real, target = sequences()
+    kept = net.draw_dropout(ROWS, SOURCE, TARGET, torch.Generator().manual_seed(4))
+    found = decoded(net, source, real, target, kept).detach().numpy()
+    i, j = np.ogrid[:SOURCE, :SOURCE]
+    for row in range(ROWS - 1):
+        dense = Dense(net, kept, row)
+        # So near each other, tokens have a bucket for each distance, after them one 16 further on.
+        near_HSS = dense.near("encoder", 16 * (j > i) + abs(j - i))
+        hidden = np.where(real[row].numpy(), 0.0, -np.inf)
+        state = dense.stack("encoder", source[row].numpy(), near_HSS + hidden)
+        near_HTT = dense.near("decoder", abs(i - j))
+        causal_HTT = (near_HTT + np.where(j > i, -np.inf, 0.0))[:, :TARGET, :TARGET]
+        across_HTS = np.broadcast_to(hidden, (2, TARGET, SOURCE))
+        expected = dense.stack("decoder", target[row].numpy(), causal_HTT, state, across_HTS)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_weights_start_as_t5s():
+    shape = T5Shape(dim=64, heads=4, head_dim=25, ff=144, encoder_layers=1, decoder_layers=1)
+    net = T5(500, shape, 0.0, torch.Generator().manual_seed(0))
+    query, pair = net.encoder.get_parameter("own.0.into_CD").split((100, 200))
+    for weight, deviation in (
+        (net.token_VD, 1.0),
+        (query, 1 / 40),
+        (pair, 1 / 8),
+        (net.encoder.get_parameter("own.0.out_DC"), 1 / 10),
+        (net.decoder.get_parameter("feed.0.wide_FD"), 1 / 8),
+        (net.decoder.get_parameter("feed.0.narrow_DF"), 1 / 12),
+        (net.decoder.near_RH, 1 / 8),
+    ):
+        weight = weight.detach()
+        assert abs(float(weight.mean())) < 4 * deviation / weight.numel() ** 0.5
+        assert float(weight.std()) == pytest.approx(deviation, rel=4 / (2 * weight.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"dropout": 1.0}, "dropout must be in"), ({"shape": SHAPE._replace(heads=0)}, "heads = 0")],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        model(**changes)

@@ -32,8 +32,9 @@ class Quantiser:
     """How vectors become code words.
 
     What the paper on MGR (arXiv 2503.23333) leaves open is here as its nearest relatives have it:
-    TIGER (Rajput et al. 2023), of which it is built, GRID (by the same group) and MQL4GRec. None of
-    them revives words, and GRID's learning rate is warmed up, which is not offered.
+    TIGER (Rajput et al. 2023), of which it is built, GRID (by the same group) and MQL4GRec. Not
+    offered: GRID's warm-up of the learning rate, MQL4GRec's balanced assignment (Sinkhorn) on the
+    last level and its mean, in place of a sum, of the levels' losses.
     """
 
     kind: Literal["rqvae", "rqkmeans"] = "rqvae"
@@ -64,7 +65,8 @@ class Quantiser:
     optimizer: Literal["adagrad", "adam", "adamw"] = "adamw"
     """adamw is MQL4GRec's; adagrad TIGER's and GRID's."""
     lr: Annotated[float, Gt(0)] = 1e-3
-    """Constant (GRID, MQL4GRec; TIGER: 0.4)."""
+    """Constant (GRID, MQL4GRec; TIGER: 0.4). With a few hundred steps adamw needs 0.003 to 0.01;
+    adagrad, whose steps shrink, hardly moves at GRID's 0.001 even in 300 and needs about 0.1."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Of maps and words (GRID; MQL4GRec: 1e-4)."""
     batch_size: Annotated[int, Ge(1)] = 1024
@@ -76,8 +78,9 @@ class Quantiser:
     at random (GRID); 0: they are drawn from U(-1 / size, 1 / size) (MQL4GRec's other start)."""
     revive_every: Annotated[int, Ge(0)] = 100
     """Steps from one revival of dead words to the next: each is set to what its level is given of a
-    row drawn from the batch; 0: never. This is ours, from work on sound (Dhariwal et al.,
-    "Jukebox", 2020, section 3)."""
+    row drawn from the batch; 0: never. From work on sound (Dhariwal et al., "Jukebox", 2020). Of
+    12,000 made-up vectors of 512 columns in 60 clusters, the defaults used 99.5 % of the words and
+    let 0.3 % of rows collide; without revival 24 % and 53 %."""
     dead_below: Annotated[int, Ge(1)] = 1
     """A word is dead that fewer rows than this chose since the last revival."""
 
@@ -221,7 +224,7 @@ def _train(model: RQVAE, x_NF: Tensor, cfg: Quantiser, seed: int) -> None:
         if step % cfg.revive_every == 0 and step < cfg.steps:
             dead_W = chosen_W < cfg.dead_below
             model.revive(x_BF, dead_W, revival)
-            _forget(optimizer, model.word_WD, dead_W)
+            forget(optimizer, model.word_WD, dead_W)
             chosen_W.zero_()
 
 
@@ -235,8 +238,8 @@ def _optimizer(model: RQVAE, cfg: Quantiser) -> torch.optim.Optimizer:
     return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
 
-def _forget(optimizer: torch.optim.Optimizer, table_WD: Tensor, dead_W: Tensor) -> None:
-    """What an optimiser remembers of rows that were set anew."""
+def forget(optimizer: torch.optim.Optimizer, table_WD: Tensor, dead_W: Tensor) -> None:
+    """Zero what an optimiser remembers of a parameter's rows that were set anew (W,) bool."""
     for memory in optimizer.state[table_WD].values():
         if memory.shape == table_WD.shape:
             memory[dead_W] = 0
