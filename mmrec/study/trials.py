@@ -1,9 +1,10 @@
 """What a trial is, and its name: the hash of all that decides its numbers."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from mmrec import training
 from mmrec.config import as_tuple, changed, digest
@@ -35,9 +36,17 @@ class Trial:
             KeyError: it names a model or a field that this version does not have.
         """
         value = json.loads(text)
-        known = {c.__name__: c for c in (RunConfig, TrainConfig, Condition, *all_models())}
-        run, condition = (_rebuild(value[key], known) for key in ("run", "condition"))
+        run, condition = (_rebuild(value[key], _known_configs()) for key in ("run", "condition"))
         return cls(run, condition, value["seed"])
+
+
+@functools.cache
+def _known_configs() -> Mapping[str, type]:
+    """Those of runs, conditions and models, and those that a model's fields hold, by name."""
+    models = all_models()
+    hints = [hint for model in models for hint in get_type_hints(model).values()]
+    parts = [hint for hint in hints if isinstance(hint, type) and is_dataclass(hint)]
+    return {cls.__name__: cls for cls in (RunConfig, TrainConfig, Condition, *models, *parts)}
 
 
 def _rebuild(value: Mapping[str, Any], known: Mapping[str, type]) -> Any:

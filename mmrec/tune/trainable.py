@@ -59,7 +59,8 @@ class TrialTrainable(tune.Trainable):
     def _ask(self, config: dict[str, Any]) -> None:
         self.name: str = config["hash"]
         self.attempt: int = config["attempt"]
-        self.trial = Trial.from_json(config["trial"])
+        self.text: str = config["trial"]
+        self.trial: Trial | None = None
         self.parent: str = config["parent"]
         self.given_seconds = 0.0
         self.given = False
@@ -117,7 +118,9 @@ class TrialTrainable(tune.Trainable):
         given = None if self._has_state(self.name) else self._final_state_of(self.parent)
         # What only evaluates has no memory to be measured, and the meter costs as much as it does.
         self.memory = MemoryMeter(shared.device) if given is None else None
-        run = begin(self.trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
+        # Not in setup: what a worker of another version cannot read is an error with its reason.
+        trial = self.trial = Trial.from_json(self.text)
+        run = begin(trial, shared.data, PROTOCOLS[shared.protocol], shared.device)
         state = self._state_of(self.name) if given is None else given
         if given is not None:
             self.given = True
@@ -153,7 +156,7 @@ class TrialTrainable(tune.Trainable):
             "host": platform.node(),
             "hardware": hardware(),
             "device": self.shared.device,
-            "threads": self.trial.run.train.threads,
+            "threads": self.trial.run.train.threads if self.trial else torch.get_num_threads(),
             "torch": torch.__version__,
         }
 

@@ -23,7 +23,7 @@ from mmrec.models.base import Batch
 from mmrec.models.mgr import MGR, MGRModel
 from mmrec.nn.quantiser import Quantiser, fitted
 from mmrec.nn.semantic_ids import BEGIN
-from mmrec.training import Run, RunConfig
+from mmrec.training import Run, RunConfig, TrainConfig, fit
 
 ITEMS, USERS = 13, 6
 SMALL = MGR(
@@ -182,6 +182,19 @@ def test_alignment_comes_first_and_once_and_leaves_out_items_that_lack_a_modalit
     assert all("history" in batch.extra for batch in later)
     nothing = apply(Condition(missing=("text",)), data)
     assert not built(CODES, nothing).aligned
+
+
+def test_each_stage_of_an_epoch_reports_its_own_loss():
+    """Means over a stage's own steps; a learning rate of next to nothing leaves the weights."""
+    cfg = RunConfig(model=CODES, train=TrainConfig(epochs=2, lr=1e-14, batch_size=SHAPE.size))
+    run = Run(cfg, catalogue(), seed=0, protocol=PROTOCOLS["full"])
+    found: dict[str, list[float]] = {"align": [], "next": []}
+    for batch in batches(run.model):
+        for name, term in run.model.losses(batch).terms.items():
+            found[name].append(term.item())
+    first, second = fit(run)
+    assert first.losses == pytest.approx({n: np.mean(v) for n, v in found.items()}, rel=1e-9)
+    assert list(second.losses) == ["next"]
 
 
 def test_an_epoch_has_every_target_once_or_so_many_of_each_user():

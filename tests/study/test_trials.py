@@ -54,11 +54,15 @@ def other_values(kind: Any, value: Any) -> Iterator[Any]:
 
 
 def one_field_changed(cfg: Any) -> Iterator[tuple[str, Any]]:
-    """(field, config) for every field that is a plain value and everything it may become."""
+    """(field, config) for every field and everything it may become; of a config, in one field."""
     kinds = typing.get_type_hints(type(cfg))
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        if dataclasses.is_dataclass(value) or kinds[field.name] == Literal["released"]:
+        if dataclasses.is_dataclass(value):
+            inner = (part for _, part in one_field_changed(value))
+            yield from ((field.name, override(cfg, {field.name: part})) for part in inner)
+            continue
+        if kinds[field.name] == Literal["released"]:
             continue
         found = [v for v in other_values(kinds[field.name], value) if v != value]
         assert found, f"no other value for {field.name}: {kinds[field.name]}"

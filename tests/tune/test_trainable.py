@@ -106,3 +106,14 @@ def test_without_a_parent_that_has_ended_it_trains_itself(data, tmp_path, begun)
     columns = [name for name in crew.curve(LEFT_OUT) if name != "seconds"]
     assert crew.curve(LEFT_OUT)[columns].equals(crew.curve(Condition())[columns])
     assert found["best"] != own["best"]
+
+
+def test_a_trial_of_another_version_is_an_error_with_its_reason(data, tmp_path):
+    """Not a dead worker: the reason would be lost with it."""
+    crew = Worker(data, tmp_path)
+    worker = crew.start(Condition())
+    worker.text = worker.text.replace('"SiBraR"', '"SiBraR2"')
+    result = worker.step()
+    assert result["done"]
+    assert not result["finished"]
+    assert "no config class 'SiBraR2' in this version" in result["error"]
