@@ -374,7 +374,8 @@ class _Beams(Ranker):
     """The items of the likeliest IDs."""
 
     def __init__(self, model: MGRModel, part: Part) -> None:
-        self.model, self.part = model, part
+        self.model = model
+        self.part: Part = part
 
     def top(self, user_B: Tensor, allowed_BI: Tensor, k: int) -> Tensor:
         width = max(k, self.model.cfg.beams)

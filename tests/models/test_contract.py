@@ -1,6 +1,7 @@
 """What every model must do. A new file in mmrec/models is picked up by itself."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -198,14 +199,15 @@ def test_learns_what_the_untrained_model_does_not_know(cfg):
     untrained = held_out_recall(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03, fused=True)
     known = dict(model.named_buffers())
-    for epoch in range(20):
-        for batch in batches(model, epoch=epoch):
-            terms, buffers = model.losses(batch)
-            optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
-            optimizer.step()
-            for name, value in buffers.items():
-                known[name].copy_(value)
+    epochs = (batches(model, epoch=epoch) for epoch in itertools.count())
+    # Those of 20 epochs of pairs, or of more of users.
+    for batch in itertools.islice(itertools.chain.from_iterable(epochs), 60):
+        terms, buffers = model.losses(batch)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        for name, value in buffers.items():
+            known[name].copy_(value)
     # Untrained embeddings that are spread over users and items may know the tastes already.
     assert held_out_recall(model) > min(untrained + 0.2, 0.99)
 
