@@ -21,12 +21,15 @@ COMMANDS = [
 ]
 
 MODALITIES = {
+    "instruments": (),
     "lfm2k": ("tagtext", "text", "vggish", "whisper"),
     "ml-1m": ("text", "title"),
     "planted": ("image", "text"),
     "planted-diverse": ("image", "text"),
     "planted-encoders": ("image", "image_b", "text", "text_b"),
     "planted-five": ("audio", "image", "text"),
+    "planted-sequences": ("image", "text"),
+    "planted-sequences-text": ("image", "text"),
 }
 """Dense ones of the items."""
 MORE = {

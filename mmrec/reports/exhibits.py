@@ -11,6 +11,7 @@ from mmrec.reports import (
     beyond,
     clouds,
     convergence,
+    correspondence,
     course,
     curves,
     importance,
@@ -18,6 +19,7 @@ from mmrec.reports import (
     maps,
     measured,
     sensitivity,
+    shared_hits,
     sweep_exhibits,
 )
 from mmrec.reports.arms import compared
@@ -34,6 +36,7 @@ from mmrec.study.views import (
     CellForest,
     Clouds,
     Convergence,
+    Correspondence,
     Curve,
     FactorView,
     HeatMap,
@@ -42,6 +45,8 @@ from mmrec.study.views import (
     Measures,
     Pareto,
     RatioCurve,
+    SharedHits,
+    StateView,
     Tuning,
     View,
     default_views,
@@ -96,10 +101,10 @@ def _of_view(tables: StudyTables, view: View) -> list[Exhibit]:
             made = availability.exhibits(tables, view)
         case BeyondAccuracy():
             made = [beyond.exhibit(tables, view)]
-        case Convergence():
-            made = convergence.exhibits(tables, view)
-        case ArmMeasures() | MeasureCourse():
-            made = [measured.exhibit(tables, view)]
+        case SharedHits():
+            made = shared_hits.exhibits(tables, view)
+        case ArmMeasures() | MeasureCourse() | Convergence() | Correspondence():
+            made = _of_states(tables, view)
         case Clouds():
             made = [clouds.exhibit(tables, view)]
         case Tuning():
@@ -107,6 +112,16 @@ def _of_view(tables: StudyTables, view: View) -> list[Exhibit]:
         case _:
             made = arm_exhibits.of_view(tables, view)
     return made
+
+
+def _of_states(tables: StudyTables, view: StateView) -> list[Exhibit]:
+    match view:
+        case ArmMeasures() | MeasureCourse():
+            return [measured.exhibit(tables, view)]
+        case Convergence():
+            return convergence.exhibits(tables, view)
+        case Correspondence():
+            return [correspondence.exhibit(tables, view)]
 
 
 def _of_factors(tables: StudyTables, view: FactorView) -> Exhibit:

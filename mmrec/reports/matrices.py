@@ -137,7 +137,8 @@ def verdict_map(table: pd.DataFrame) -> go.Figure:
         for end in (place, place + 1)
     ]
     limits = {"zmin": -0.5, "zmax": len(order) - 0.5, "colorscale": scale, "showscale": False}
-    topics = [broken(topic, 20) for topic in dict.fromkeys(shown["topic"])]
+    names = dict.fromkeys(shown["topic"])
+    topics = [broken(topic, min(20, max(10, 140 // len(names)))) for topic in names]
     fig = _matrix(shown, topics, {"z": kind, "text": hover, **limits}, marks, wide=False)
     for verdict in order:
         if verdict in set(shown["verdict"]):

@@ -25,8 +25,21 @@ WORDS = {
     "gap_accuracy": "accuracy of telling modalities",
     "gap_chance": "accuracy by chance",
     "gap_cka": "linear CKA of modalities",
+    "right_all": "next IDs written wholly right",
+    "valid_ids": "written IDs that are an item's",
+    "collisions": "items that share all codes",
 }
-"""Measures of `mmrec.gap`; others go by their names."""
+"""Measures of `mmrec.gap` and `mmrec.models.mgr`; others go by their names."""
+_OF_MODALITIES = {
+    "right": "{} codes of the next item right",
+    "only": "only {} codes right",
+    "reconstruction": "variance that {} codes keep",
+    "usage": "{} code words used",
+    "perplexity": "perplexity of {} codes, as a share",
+    "collisions": "items that share all {} codes",
+    "ami": "AMI with {} codes",
+}
+"""What `<measure>_<modality>` is in prose, of those of `mmrec.models.mgr`."""
 _BY_ARM = [
     "arm", "group", "condition", "measure", "mean", "half", "low", "high", "n", "effect",
     "effect_low", "effect_high", "pairs",
@@ -43,6 +56,9 @@ def exhibit(tables: StudyTables, view: ArmMeasures | MeasureCourse) -> Exhibit:
 
 def words(measure: str) -> str:
     """A measure in prose."""
+    kind, _, modality = measure.partition("_")
+    if measure not in WORDS and modality and kind in _OF_MODALITIES:
+        return _OF_MODALITIES[kind].format(text.words(modality))
     return WORDS.get(measure, text.words(measure))
 
 

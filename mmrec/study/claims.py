@@ -19,7 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -212,6 +212,10 @@ def best_cell(where: Where, data: ClaimData) -> Side:
 
 class ClaimTest(ABC):
     """How a claim is judged."""
+
+    by_users: ClassVar[bool] = False
+    """Whether what is judged is counted from the vectors that trials kept of their users; for all
+    other claims users decide nothing."""
 
     def evaluate(self, data: ClaimData, alpha: float = ALPHA) -> Verdict:
         """The verdict at level `alpha`; `p` does not depend on it."""
@@ -494,12 +498,12 @@ def decide(
     Each such claim is judged again at the level that Holm leaves to it, so that its interval and
     its verdict say the same.
     """
-    # Users decide nothing: their vectors are read once only, for the final numbers.
+    data = replace(data, per_user=functools.cache(data.per_user))
+    # Where users decide nothing, their vectors are read once only, for the final numbers.
     blind = replace(data, per_user=lambda _: None)
-    first = [claim.test.evaluate(blind, alpha) for claim in claims]
+    first = [c.test.evaluate(data if c.test.by_users else blind, alpha) for c in claims]
     decided = ("not tested", "too few seeds")
     p_M = [NAN if v.verdict in decided else v.p for v in first]
-    data = replace(data, per_user=functools.cache(data.per_user))
     verdicts = []
     for claim, level, corrected in zip(claims, holm_levels(p_M, alpha), holm(p_M), strict=True):
         own = alpha if np.isnan(corrected) else float(level)

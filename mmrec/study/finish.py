@@ -6,13 +6,14 @@ from typing import Any
 import pandas as pd
 
 from mmrec.study import collect
-from mmrec.study.claims import decide
+from mmrec.study.claims import ClaimData, decide
 from mmrec.study.cloud_tables import cloud_tables
 from mmrec.study.ledger import Ledger
+from mmrec.study.overlap import shared_hits
 from mmrec.study.store import Folder
 from mmrec.study.study import Planned, Study
 from mmrec.study.tables import StudyTables
-from mmrec.study.views import Clouds
+from mmrec.study.views import Clouds, SharedHits
 
 
 def tables_of(
@@ -51,7 +52,19 @@ def tables_of(
         claims=tuple(decide(study.claims, data)),
         views=study.views,
         clouds=cloud_tables(trials, folder, _planes(study)) if study.clouds else None,
+        hits=_hits(study, data),
     )
+
+
+def _hits(study: Study, data: ClaimData) -> pd.DataFrame | None:
+    """Of the arms that views ask for, under the first condition; None if no view does."""
+    wanted = [view.arms for view in study.views if isinstance(view, SharedHits)]
+    if not wanted:
+        return None
+    every = (*study.arms, *study.controls)
+    chosen = every if () in wanted else set().union(*wanted)
+    arms = [arm for arm in every if arm in chosen]
+    return shared_hits(arms, study.conditions[0].name, data)
 
 
 def _planes(study: Study) -> tuple[str, ...]:

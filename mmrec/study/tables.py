@@ -87,6 +87,9 @@ class StudyTables:
     """Numbers of others: `source`, `dataset`, `protocol`, `label`, `metric`, `value`."""
     clouds: CloudTables | None = None
     """What samples of item embeddings measure, in a study whose trials keep them."""
+    hits: pd.DataFrame | None = None
+    """Users found by each pair of arms under each seed, where a view asks for them: see
+    `mmrec.study.overlap.shared_hits`."""
 
     def __post_init__(self) -> None:
         """Check what the report relies on, and give numeric columns a numeric type.

@@ -164,6 +164,28 @@ class ArmMeasures:
 
 
 @dataclass(frozen=True)
+class Correspondence:
+    """How often the codes of one modality of the next item are right, and those of the other not.
+
+    Arms whose IDs have both modalities only; see `mmrec.models.mgr` for the measures.
+    """
+
+    modalities: tuple[str, str]
+    """In the order of the ID, as in `measure.right_<modality>` and `measure.only_<modality>`."""
+
+
+@dataclass(frozen=True)
+class SharedHits:
+    """Whose next item two arms both find, for all pairs of arms; see `mmrec.study.overlap`."""
+
+    arms: tuple[str, ...] = ()
+    """Empty: all arms, and the controls."""
+    of: str = ""
+    """An arm whose overlaps with those of `with_` are drawn by themselves; empty: of none."""
+    with_: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class MeasureCourse:
     """Numbers about the state at every evaluation against the epoch, one line an arm."""
 
@@ -205,10 +227,9 @@ class Clouds:
 ArmView = Verdicts | ConditionForest | ConditionMap | FillerSensitivity | Strata | Gates | Published
 SweepView = Curve | Pareto
 FactorView = HeatMap | RatioCurve | MainEffects | Measures | CellForest
-StateView = ArmMeasures | MeasureCourse | Convergence
-View = (
-    FactorView | SweepView | Availability | BeyondAccuracy | StateView | Tuning | Clouds | ArmView
-)
+StateView = ArmMeasures | MeasureCourse | Convergence | Correspondence
+ListView = BeyondAccuracy | SharedHits
+View = FactorView | SweepView | Availability | ListView | StateView | Tuning | Clouds | ArmView
 
 ARM_VIEWS: tuple[ArmView, ...] = (
     Verdicts(),

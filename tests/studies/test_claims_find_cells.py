@@ -30,6 +30,7 @@ SEEDS = 5
 MEASURES = (
     "item_cosine", "item_rank", "modality_gap", "user_cosine", "semantic_cosine", "dirichlet",
     *gap.MEASURES,
+    *(f"{kind}_{name}" for kind in ("ami", "only") for name in ("text", "image")),
 )  # fmt: skip
 STRATA = ("short-histories", "long-histories", "narrow-interests", "wide-interests")
 
@@ -44,7 +45,7 @@ def laid_out(script: Path, dataset: str = "") -> Study:
 
 
 def finished(study: Study, grid: str = "default") -> ClaimData:
-    """All planned trials, with scores, measures and costs drawn at random."""
+    """All planned trials, with scores, measures, costs and found users drawn at random."""
     planned = study.plan(study.cells(grid), range(SEEDS), SETTING)
     trials = trial_table(study, planned, {}, (1.0, 0.0))
     rng = np.random.default_rng(0)
@@ -55,7 +56,9 @@ def finished(study: Study, grid: str = "default") -> ClaimData:
     columns += [f"measure.{name}" for name in MEASURES]
     values = 0.1 + 0.01 * rng.random((len(trials), len(columns)))
     drawn = dict(zip(columns, values.T, strict=True))
-    return ClaimData(trials.assign(state="done", **drawn), objective, lambda _: None)
+    found_HU = rng.random((len(trials), 20)) < 0.5
+    found = dict(zip(trials["hash"], found_HU.astype(float), strict=True))
+    return ClaimData(trials.assign(state="done", **drawn), objective, found.get)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
