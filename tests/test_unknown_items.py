@@ -1,5 +1,6 @@
 """Trained with interactions, scored as if nobody had met the items: `Dataset.items_known`."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ NO_TEXT = Condition(missing=("interactions", "text"), when="eval")
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     modalities = tuple(Modality(name=name, width=4) for name in ("image", "text"))
-    return planted(Planted(users=30, items=60, interactions=300, modalities=modalities, factors=4))
+    spec = Planted(users=30, items=60, interactions=300, modalities=modalities, factors=4)
+    return dataclasses.replace(planted(spec), ordered=True)
 
 
 def scored_under(condition: Condition, data: Dataset, model: ModelConfig, **train: Any) -> Run:
