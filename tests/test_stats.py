@@ -209,6 +209,7 @@ def test_p_of_a_refuted_equivalence_is_that_of_lying_outside():
     assert got.verdict == ("refuted" if 2 * outside < 0.05 else "not separable")
 
 
+@pytest.mark.slow
 def test_many_equal_pairs_are_seldom_called_different():
     rng, false, studies = np.random.default_rng(0), 0, 150
     for _ in range(studies):

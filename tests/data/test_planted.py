@@ -150,6 +150,7 @@ def test_a_second_taste_takes_every_other_interaction_of_its_users_alone(share):
         assert both[user][::2] == one[user][: (len(one[user]) + 1) // 2]
 
 
+@pytest.mark.slow
 def test_two_tastes_are_equally_strong_and_unrelated():
     """Items of one are alike, those of the other as much, and one of each are two at random."""
     text = (Modality(name="text", width=16, informativeness=1, noise=0),)

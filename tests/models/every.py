@@ -11,7 +11,8 @@ from mmrec.nn.quantiser import Quantiser
 SMALL: dict[str, Any] = {
     "dim": 8, "common_dim": 8, "hidden": (8, 8), "shared_hidden": (8, 8), "content_hidden": (8, 8),
     "reduction": 2, "blocks": 1,
-    "head_dim": 4, "ff": 16, "encoder_layers": 1, "decoder_layers": 1, "align_epochs": 1,
+    "history": 4, "targets_per_user": 1, "heads": 2, "head_dim": 4, "ff": 16,
+    "encoder_layers": 1, "decoder_layers": 1, "align_epochs": 1,
     "quantiser": Quantiser(kind="rqkmeans", levels=2, size=4), "ids_seed": 0,
 }  # fmt: skip
 """Widths that a model may have, and what divides a width; all else stays at its defaults."""

@@ -142,6 +142,7 @@ def test_every_done_trial_with_a_ratio_is_a_point(study):
     assert len(sensitivity.ratio_points(study, RATIO)) == done.sum()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(2, 4), st.integers(0, 99))
 def test_main_effects_of_a_full_grid_are_plain_means(seeds, a, b, draw):

@@ -546,6 +546,7 @@ def test_a_claim_may_stand_alone_and_fall_among_others():
     assert all(v.low < 0 < v.high and v.p_corrected > 0.05 for _, v in among)
 
 
+@pytest.mark.slow
 def test_every_verdict_agrees_with_its_corrected_p_and_interval():
     tests = (SWEET, RATIO, COLLAPSE, NoWorse(Where({"model.alpha": 0}), Where(label="BPR-MF")))
     for seed, noise in itertools.product(range(2), (0.002, 0.02, 0.2)):

@@ -71,6 +71,7 @@ def test_grid_and_search_stand_side_by_side(open_ledger):
     assert {row.attributes["phase"] for row in ledger.rows("search")} == {"search"}
 
 
+@pytest.mark.slow
 def test_a_resumed_search_does_not_repeat_its_draws(open_ledger):
     points = []
     for _ in range(4):  # each a driver of its own
