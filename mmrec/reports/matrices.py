@@ -143,7 +143,9 @@ def verdict_map(table: pd.DataFrame) -> go.Figure:
     for verdict in order:
         if verdict in set(shown["verdict"]):
             fig.add_trace(_legend_entry(verdict))
-    return fig.update_layout(legend={"y": 0, "yanchor": "top"}, showlegend=True, margin_b=44)
+    room = 44 - fig.layout.margin.b  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    fig.update_layout(height=fig.layout.height + room, margin_b=44)  # pyright: ignore[reportAttributeAccessIssue]
+    return fig.update_layout(legend={"y": 0, "yanchor": "top"}, showlegend=True)
 
 
 def _common(verdicts: Any) -> list[tuple[str, bool]]:
