@@ -179,9 +179,15 @@ def _feed(sha: "hashlib._Hash", label: str, arrays: Mapping[str, NDArray]) -> No
 def csr_rows(pairs: Pairs, num_rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(starts, columns): the second members of `pairs` by the first, sorted within a row."""
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    starts = np.zeros(num_rows + 1, dtype=np.int64)
-    np.cumsum(np.bincount(pairs[:, 0], minlength=num_rows), out=starts[1:])
+    starts = starts_of(np.bincount(pairs[:, 0], minlength=num_rows))
     return starts, np.ascontiguousarray(pairs[order, 1])
+
+
+def starts_of(per_row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N + 1,) offsets of rows that lie one after the other: row n is `starts[n]:starts[n + 1]`."""
+    starts = np.zeros(len(per_row) + 1, dtype=np.int64)
+    np.cumsum(per_row, out=starts[1:])
+    return starts
 
 
 def freeze(arrays: Iterable[NDArray]) -> None:

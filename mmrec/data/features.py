@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mmrec.data.dataset import Category, Codes, Dense, Feature, Neighbours, Tags
+from mmrec.data.dataset import Category, Codes, Dense, Feature, Neighbours, Tags, starts_of
 
 Scale = Literal["auto", "standard", "none"]
 
@@ -98,7 +98,7 @@ def tags(row_E: NDArray[np.int64], label_E: NDArray[np.object_], count: int, wha
     key_E = np.unique(row_E * len(names_T) + id_E)
     row_E, id_E = np.divmod(key_E, len(names_T))
     per_row = np.bincount(row_E, minlength=count)
-    return Tags(per_row > 0, _starts(per_row), id_E, names_T)
+    return Tags(per_row > 0, starts_of(per_row), id_E, names_T)
 
 
 def category(
@@ -272,9 +272,3 @@ def _levels(label_E: NDArray[np.object_]) -> tuple[tuple[str, ...], NDArray[np.i
     """(the distinct labels in alphabetical order, the number of each row's label)."""
     id_E, names = pd.factorize(label_E, sort=True)
     return tuple(str(name) for name in names), id_E.astype(np.int64)
-
-
-def _starts(per_row: NDArray[np.int64]) -> NDArray[np.int64]:
-    starts = np.zeros(len(per_row) + 1, dtype=np.int64)
-    np.cumsum(per_row, out=starts[1:])
-    return starts

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmrec.data.dataset import Dataset, Part
+from mmrec.data.dataset import Dataset, Part, starts_of
 
 NOTHING = -1
 """Stands in a history where there is no item."""
@@ -47,8 +47,7 @@ def histories(data: Dataset, part: Part) -> Histories:
     require_ordered(data)
     pairs = data.train if part == "valid" else np.concatenate([data.train, data.valid])
     order_E = np.argsort(pairs[:, 0], kind="stable")
-    starts = np.zeros(data.num_users + 1, dtype=np.int64)
-    np.cumsum(np.bincount(pairs[:, 0], minlength=data.num_users), out=starts[1:])
+    starts = starts_of(np.bincount(pairs[:, 0], minlength=data.num_users))
     return Histories(starts, np.ascontiguousarray(pairs[order_E, 1]))
 
 
@@ -71,14 +70,19 @@ def targets(data: Dataset, length: int) -> Targets:
         ValueError: the dataset is not in order of time, or no user has two training items.
     """
     train = histories(data, "valid")
+    require_next(data, train)
     user_E = np.repeat(np.arange(data.num_users), np.diff(train.starts))
     at_T = np.flatnonzero(np.arange(len(user_E)) > train.starts[user_E])
-    if not len(at_T):
+    history_TL = train.before(at_T, user_E[at_T], length)
+    return Targets(*map(torch.from_numpy, (user_E[at_T], train.items[at_T], history_TL)))
+
+
+def require_next(data: Dataset, train: Histories) -> None:
+    """ValueError unless some user has two training items, so that one comes after another."""
+    if np.diff(train.starts).max() < 2:
         raise ValueError(
             f"dataset {data.name!r}: no user has two training items, so that nothing comes next"
         )
-    history_TL = train.before(at_T, user_E[at_T], length)
-    return Targets(*map(torch.from_numpy, (user_E[at_T], train.items[at_T], history_TL)))
 
 
 def require_ordered(data: Dataset) -> None:

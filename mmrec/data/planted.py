@@ -158,15 +158,25 @@ def _nth(user_E: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _counts(spec: Planted, rng: np.random.Generator) -> NDArray[np.int64]:
     """(U,) interactions of each user, log-normal within a factor of 4 of the middle."""
-    share_U = np.exp(np.clip(0.5 * rng.standard_normal(spec.users), -np.log(4), np.log(4)))
-    ends_U = np.round(np.cumsum(share_U) / share_U.sum() * spec.interactions)
-    count_U = np.diff(ends_U, prepend=0).astype(np.int64)
-    if 4 * count_U.max() > 3 * spec.items:
-        raise ValueError(
-            f"planted: a user would have {count_U.max()} of {spec.items} items, over three"
-            f" quarters; lower interactions ({spec.interactions}) or raise users or items"
-        )
+    count_U = shares(rng, spec.users, spec.interactions)
+    require_choice(count_U, spec.items, spec.interactions, "planted")
     return count_U
+
+
+def shares(rng: np.random.Generator, users: int, total: int) -> NDArray[np.int64]:
+    """(U,) log-normal parts of a total, within a factor of 4 of the middle."""
+    share_U = np.exp(np.clip(0.5 * rng.standard_normal(users), -np.log(4), np.log(4)))
+    ends_U = np.round(np.cumsum(share_U) / share_U.sum() * total)
+    return np.diff(ends_U, prepend=0).astype(np.int64)
+
+
+def require_choice(count_U: NDArray[np.int64], items: int, interactions: int, what: str) -> None:
+    """ValueError where a user would have so many items that hardly any are left to be found."""
+    if 4 * count_U.max() > 3 * items:
+        raise ValueError(
+            f"{what}: a user would have {count_U.max()} of {items} items, over three"
+            f" quarters; lower interactions ({interactions}) or raise users or items"
+        )
 
 
 def noise_only(spec: Planted) -> Planted:

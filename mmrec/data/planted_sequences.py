@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmrec.config import config
 from mmrec.data.dataset import Dense
+from mmrec.data.planted import require_choice, shares
 from mmrec.data.planted_features import on_grid, stream
 from mmrec.data.raw import Raw
 
@@ -199,15 +200,8 @@ def _lengths(spec: PlantedSequences) -> _Ids:
             f"planted sequences: {spec.interactions} interactions are fewer than {SHORTEST} for"
             f" each of {spec.users} users"
         )
-    drawn_U = 0.5 * stream(spec.seed, "lengths").standard_normal(spec.users)
-    share_U = np.exp(np.clip(drawn_U, -np.log(4), np.log(4)))
-    ends_U = np.round(np.cumsum(share_U) / share_U.sum() * rest)
-    length_U = SHORTEST + np.diff(ends_U, prepend=0).astype(np.int64)
-    if 4 * length_U.max() > 3 * spec.items:
-        raise ValueError(
-            f"planted sequences: a user would have {length_U.max()} of {spec.items} items, over"
-            f" three quarters; lower interactions ({spec.interactions}) or raise users or items"
-        )
+    length_U = SHORTEST + shares(stream(spec.seed, "lengths"), spec.users, rest)
+    require_choice(length_U, spec.items, spec.interactions, "planted sequences")
     return length_U
 
 

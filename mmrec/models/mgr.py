@@ -21,12 +21,12 @@ a source, K beams, L levels of a modality, D width, V tokens.
 
 from collections.abc import Iterator, Mapping
 from itertools import permutations
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrec.config import config
@@ -154,12 +154,14 @@ class MGRModel(Recommender):
         self.register_buffer("token_IT", torch.from_numpy(token_IT), persistent=False)
         self.present_IM = Constant(torch.from_numpy(present_IM))
         user_U = np.arange(data.num_users)
-        self.history_UH = {
-            part: Constant(torch.from_numpy(histories(data, part).last(user_U, cfg.history)))
-            for part in ("valid", "test")
-        }
-        for part, table in self.history_UH.items():
-            self.add_module(f"history_{part}", table)
+        parts_known: tuple[Part, ...] = ("valid", "test")
+        self.known = nn.ModuleDict(
+            {
+                part: Constant(torch.from_numpy(histories(data, part).last(user_U, cfg.history)))
+                for part in parts_known
+            }
+        )
+        """Part -> (U, H) the latest items before it."""
         self.targets = targets(data, cfg.history)
         self.next_P2 = _first_of_each_user(data.valid)
 
@@ -236,9 +238,8 @@ class MGRModel(Recommender):
             logits_BLV = self.t5.logits(hidden_BLD)
             return F.cross_entropy(logits_BLV.flatten(0, 1), token_BL.flatten())
         for at in range(token_BL.shape[1]):
-            start, size = self._range(first + at)
-            if size > 1:  # what can only be one token costs nothing
-                logits_BV = self.t5.logits(hidden_BLD[:, at], start, start + size)
+            if self.ids.sizes[first + at] > 1:  # what can only be one token costs nothing
+                logits_BV, start = self._logits(hidden_BLD[:, at], first + at)
                 losses.append(F.cross_entropy(logits_BV, token_BL[:, at] - start))
         return torch.stack(losses).sum() / token_BL.shape[1]
 
@@ -291,14 +292,24 @@ class MGRModel(Recommender):
 
     def source(self, user_B: Tensor, part: Part) -> tuple[Tensor, Tensor]:
         """((B, S, D) states, (B, S) which are there) of what users did before a part."""
-        return self._encoded(self.history_UH[part].value[user_B])
+        return self._encoded(self._history(part)[user_B])
+
+    def _history(self, part: Part) -> Tensor:
+        """(U, H)."""
+        return cast(Constant, self.known[part]).value
 
     def log_probabilities(self, hidden: Tensor, position: int) -> Tensor:
         """(..., W) of the codes that can stand at a position."""
+        logits, start = self._logits(hidden, position)
         first, size = self._range(position)
-        if self.cfg.output == "level":
-            return self.t5.logits(hidden, first, first + size).log_softmax(-1)
-        return self.t5.logits(hidden).log_softmax(-1)[..., first : first + size]
+        return logits.log_softmax(-1)[..., first - start : first - start + size]
+
+    def _logits(self, hidden: Tensor, position: int) -> tuple[Tensor, int]:
+        """(those that probabilities at a position add up over, the first one's token)."""
+        if self.cfg.output == "vocabulary":
+            return self.t5.logits(hidden), 0
+        first, size = self._range(position)
+        return self.t5.logits(hidden, first, first + size), first
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(U, D) and (I, D) mean encoder states of histories and of IDs; beams rank, not these."""
@@ -306,7 +317,7 @@ class MGRModel(Recommender):
 
     def embeddings_at(self, part: Part) -> tuple[Tensor, Tensor]:
         parts = []
-        for history_BH in self.history_UH[part].value.split(ROWS):
+        for history_BH in self._history(part).split(ROWS):
             state_BSD, real_BS = self._encoded(history_BH)
             there_BS1 = real_BS[..., None].to(state_BSD.dtype)
             parts.append((state_BSD * there_BS1).sum(1) / there_BS1.sum(1).clamp(min=1))
@@ -349,18 +360,14 @@ class MGRModel(Recommender):
         return {**self.code_measures, **shares}
 
     def _freely(self, user_B: Tensor) -> Tensor:
-        """(B, T) the likeliest token after the likeliest tokens, from the whole vocabulary."""
+        """(B, T) the likeliest token after the likeliest tokens, of those that `output` has."""
         state_BSD, real_BS = self.source(user_B, "valid")
         decoding = self.t5.start(state_BSD, real_BS)
         token_B1 = torch.full_like(user_B[:, None], BEGIN)
         written = []
         for position in range(self.ids.code_IT.shape[1]):
-            hidden_B1D = self.t5.step(token_B1, decoding, None)
-            first, size = self._range(position)
-            if self.cfg.output == "level":
-                token_B1 = first + self.t5.logits(hidden_B1D, first, first + size).argmax(-1)
-            else:
-                token_B1 = self.t5.logits(hidden_B1D).argmax(-1)
+            logits, start = self._logits(self.t5.step(token_B1, decoding, None), position)
+            token_B1 = start + logits.argmax(-1)
             written.append(token_B1)
         return torch.cat(written, 1)
 

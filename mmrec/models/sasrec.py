@@ -45,7 +45,7 @@ from torch.nn import functional as F
 
 from mmrec.config import config
 from mmrec.data.dataset import Dataset, Part
-from mmrec.data.histories import Histories, histories
+from mmrec.data.histories import Histories, histories, require_next
 from mmrec.data.sampling import BatchShape, Draws, TrainingPairs, draw_negatives
 from mmrec.models.base import Batch, Card, Losses, ModelConfig, Recommender
 from mmrec.nn.formed import chunks, formed
@@ -109,11 +109,8 @@ class SASRecModel(Recommender):
     def __init__(self, cfg: SASRec, data: Dataset, init: torch.Generator) -> None:
         super().__init__()
         self.known: dict[Part, Histories] = {p: histories(data, p) for p in ("valid", "test")}
+        require_next(data, self.known["valid"])
         length_U = np.diff(self.known["valid"].starts)
-        if length_U.max() < 2:
-            raise ValueError(
-                f"dataset {data.name!r}: no user has two training items, so that nothing comes next"
-            )
         self.users = torch.from_numpy(np.flatnonzero(length_U > 1))
         self.loss, self.history, self.dropout = cfg.loss, cfg.history, cfg.dropout
         self.columns = min(cfg.history, int(length_U.max()) - 1)

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_mutual_info_score
 
 from mmrec.data.dataset import Codes, Dense, Feature
 from mmrec.nn.quantiser import Quantiser, fitted
@@ -106,6 +105,8 @@ def fused_codes(
     Raises:
         ValueError: a mean is asked for of vectors of unlike widths.
     """
+    from sklearn.metrics import adjusted_mutual_info_score  # half a second, and few come here
+
     units, present = [], []
     for name in names:
         feature = features[name]
