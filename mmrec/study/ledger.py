@@ -9,20 +9,15 @@ where a hash has several rows, the latest attempt counts.
 """
 
 import json
-import re
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
+from mmrec.study.database import Database, Refused, file_of, url_of, without_password
 from mmrec.study.ranges import Range
 from mmrec.study.study import Planned
 
@@ -39,11 +34,8 @@ _STATES = {
     TrialState.WAITING: "planned",
 }
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-class Refused(RuntimeError):
-    """A wish that cannot be met here and now; its message is all that a user needs."""
+# At WARNING it would tell of every read that a lost connection interrupts, and that is tried again.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -74,31 +66,37 @@ class Row:
 class Ledger:
     """Reads and writes the trials of one (study, dataset digest, protocol)."""
 
-    def __init__(self, storage: str, name: str) -> None:
-        """Open or make the two Optuna studies.
+    def __init__(self, storage: str, name: str, *, make: bool = True) -> None:
+        """Open the two Optuna studies.
 
         Args:
-            storage: a database URL as SQLAlchemy takes it, such as `sqlite:////runs/x/ledger.db`.
+            storage: a database URL, such as `sqlite:////runs/x/ledger.db` or
+                `postgresql://user@host/database`.
             name: prefix of the Optuna studies' names.
+            make: make them where they are not there.
 
         Raises:
-            Refused: there is no such database, its driver is not installed, or it does not answer.
+            Refused: the URL is not one of these two, psycopg is not installed, the database does
+                not answer, or it has no such studies and none are to be made.
         """
-        try:
-            options = _engine_options(storage)
-            self.storage = optuna.storages.RDBStorage(storage, engine_kwargs=options)
-        except (SQLAlchemyError, ImportError) as error:
-            shown = without_password(storage)
-            raise Refused(f"the ledger {shown!r} cannot be opened: {error}") from error
+        self.shown = without_password(storage)
+        file = file_of(url_of(storage))
+        if not make and file is not None and not file.exists():
+            raise Refused(f"there is no ledger {self.shown}")
+        self.storage = Database(storage)
         self.studies: dict[Kind, optuna.Study] = {
-            kind: optuna.create_study(
-                storage=self.storage,
-                study_name=f"{name}/{kind}",
-                direction="maximize",
-                load_if_exists=True,
-            )
-            for kind in KINDS
+            kind: self._study(f"{name}/{kind}", make=make) for kind in KINDS
         }
+
+    def _study(self, name: str, *, make: bool) -> optuna.Study:
+        if make:
+            return optuna.create_study(
+                storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+        try:
+            return optuna.load_study(study_name=name, storage=self.storage)
+        except KeyError:
+            raise Refused(f"the ledger {self.shown} has no study {name!r}") from None
 
     def settle(self, home: str) -> None:
         """Remember the run folder, where the trials' files lie.
@@ -132,23 +130,32 @@ class Ledger:
 
     def close_interrupted(self) -> list[Row]:
         """Mark what a dead driver left open as failed, and return those rows."""
-        open_rows = []
-        for kind, study in self.studies.items():
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                open_rows.append(_row(kind, trial))
-            # An enqueued row would be served to the next `ask`, whatever that wanted.
-            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            for trial in [*waiting, *study.get_trials(states=(TrialState.RUNNING,))]:
+        rows = [
+            _row(kind, trial)
+            for kind, study in self.studies.items()
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+        self.storage.together(self._close_open)
+        return rows
+
+    def _close_open(self) -> None:
+        # An enqueued row would be served to the next `ask`, whatever that wanted.
+        still_open = (TrialState.WAITING, TrialState.RUNNING)
+        for study in self.studies.values():
+            for trial in study.get_trials(deepcopy=False, states=still_open):
                 self.storage.set_trial_user_attr(trial._trial_id, "error", INTERRUPTED)
                 self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        return open_rows
 
     def rows(self, kind: Kind) -> list[Row]:
-        """The latest attempt at every hash of one kind, in order of first appearance."""
+        """The latest attempt at every hash of one kind, in order of first appearance.
+
+        A lost connection may leave two rows of one attempt: one that ended counts more than one
+        that did not.
+        """
         latest: dict[str, Row] = {}
         for trial in self.studies[kind].get_trials(deepcopy=False):
             row = _row(kind, trial)
-            if row.hash and (row.hash not in latest or row.attempt >= latest[row.hash].attempt):
+            if row.hash and (row.hash not in latest or _rank(row) >= _rank(latest[row.hash])):
                 latest[row.hash] = row
         return list(latest.values())
 
@@ -164,26 +171,55 @@ class Ledger:
         self, planned: Planned, attempt: int, spans: Mapping[str, tuple[float, float]]
     ) -> optuna.Trial:
         """Open a row for a planned trial; `spans` holds the least and the greatest level."""
-        study = self.studies["grid"]
         params = {k: v for k, v in planned.levels.items() if _is_number(v)}
-        study.enqueue_trial(params, user_attrs=_attributes(planned, attempt))
-        return study.ask(
-            fixed_distributions={k: _linear(v, spans.get(k, (v, v))) for k, v in params.items()}
+        return self._open(
+            "grid",
+            params,
+            {k: _linear(v, spans.get(k, (v, v))) for k, v in params.items()},
+            _attributes(planned, attempt),
         )
 
     def again(self, row: Row) -> optuna.Trial:
         """Open a further attempt at a search trial, at the same point."""
-        study = self.studies["search"]
-        old = study.get_trials(deepcopy=False)[row.number]
+        old = self.studies["search"].get_trials(deepcopy=False)[row.number]
         attributes = {
             k: row.attributes[k]
             for k in ("hash", "cell", "label", "seed", "condition", "levels", "phase", "config")
         }
-        study.enqueue_trial(row.params, user_attrs={**attributes, "attempt": row.attempt + 1})
-        return study.ask(fixed_distributions=old.distributions)
+        attributes["attempt"] = row.attempt + 1
+        return self._open("search", row.params, old.distributions, attributes)
+
+    def _open(
+        self,
+        kind: Kind,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+    ) -> optuna.Trial:
+        """A running row, whole or not at all; `enqueue_trial` and `ask` would be many commits."""
+        study = self.studies[kind]
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs=dict(attributes),
+        )
+        name = (attributes["hash"], attributes["attempt"])
+
+        def create() -> int:
+            self.storage.guard()
+            return study._storage.create_new_trial(study._study_id, template_trial=template)
+
+        def found() -> int | None:
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            ids = [t._trial_id for t in running if _named(t) == name]
+            return ids[-1] if ids else None
+
+        return optuna.Trial(study, self.storage.tried(create, found))
 
     def ask(self, ranges: Mapping[str, Range], sampler_seed: int) -> optuna.Trial:
         """A point suggested by TPE, whose row is open; `describe` gives it a name."""
+        self.storage.guard()
         study = self.studies["search"]
         # Start-up draws come from the sampler's seed alone: a resumed search must not repeat them.
         tried = len(study.get_trials(deepcopy=False))
@@ -192,65 +228,51 @@ class Ledger:
 
     def describe(self, trial: optuna.Trial, planned: Planned, attempt: int) -> None:
         """Say which trial a suggested row is."""
-        for key, value in _attributes(planned, attempt).items():
-            trial.set_user_attr(key, value)
+        self.storage.together(lambda: _set(trial, _attributes(planned, attempt)))
 
     def finish(
         self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any], *, stopped: bool
     ) -> None:
         """Close a row whose trial came to its natural end, or was stopped on the way."""
-        self._set(trial, {**attributes, "value": value})
+        attributes = {**attributes, "value": value}
         if stopped:
-            self.studies_of(trial).tell(trial, state=TrialState.PRUNED)
+            self._close(trial, TrialState.PRUNED, None, attributes)
         else:
-            self.studies_of(trial).tell(trial, value)
+            self._close(trial, TrialState.COMPLETE, value, attributes)
 
     def fail(self, trial: optuna.Trial, error: str, attributes: Mapping[str, Any]) -> None:
         """Close a row whose trial failed."""
-        self._set(trial, {**attributes, "error": error})
-        self.studies_of(trial).tell(trial, state=TrialState.FAIL)
+        self._close(trial, TrialState.FAIL, None, {**attributes, "error": error})
 
-    def studies_of(self, trial: optuna.Trial) -> optuna.Study:
-        """The Optuna study that a row belongs to."""
-        return trial.study
+    def _close(
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        def write() -> bool:
+            _set(trial, attributes)
+            trial.study.tell(trial, value, state=state)
+            return True
 
-    def _set(self, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
+        def found() -> bool | None:
+            return self.storage.get_trial(trial._trial_id).state == state or None
 
-
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the run folder for this driver; the system lets go of it when the driver dies.
-
-    Raises:
-        Refused: another driver holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Refused(
-            f"another driver is running this study: {folder} is locked. Wait for it, or give"
-            " this one another --out"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+        self.storage.together(write, found)
 
 
-_USER_PASSWORD = re.compile(r"(?<=://)([^:/@?]*):.+@")
-_QUERY_PASSWORD = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+def _set(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    for key, value in attributes.items():
+        trial.set_user_attr(key, value)
 
 
-def without_password(url: str) -> str:
-    """A database URL as it may be shown and stored: no password before the host or after a `?`.
+def _named(trial: FrozenTrial) -> tuple[str, int]:
+    return trial.user_attrs.get("hash", ""), trial.user_attrs.get("attempt", 1)
 
-    A password that itself holds `@`, `/` or `:` (it should have been quoted) is hidden whole.
-    """
-    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1:***@", url))
+
+def _rank(row: Row) -> tuple[int, bool]:
+    return row.attempt, row.state not in ("running", "interrupted", "planned")
 
 
 def _attributes(planned: Planned, attempt: int) -> dict[str, Any]:
@@ -303,29 +325,6 @@ def _distribution(range_: Range) -> BaseDistribution:
     if range_.integer:
         return IntDistribution(int(range_.low), int(range_.high), log=range_.log)
     return FloatDistribution(range_.low, range_.high, log=range_.log)
-
-
-def _engine_options(storage: str) -> dict[str, Any]:
-    """SQLite waits for a slow disk; a server's connection notices a dead network in 30 s."""
-    if storage.startswith("sqlite"):
-        return {"connect_args": {"timeout": 60, "factory": _Connection}}
-    if storage.startswith("postgresql"):
-        keep = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5}
-        return {"pool_pre_ping": True, "connect_args": {**keep, "keepalives_count": 4}}
-    return {"pool_pre_ping": True}
-
-
-class _Connection(sqlite3.Connection):
-    """SQLite with a write-ahead log, which need not wait for the disk at every commit.
-
-    A trial makes about twenty commits; on a busy disk this is 0.05 s a trial in place of 0.3 s. A
-    killed process loses nothing; a power cut may lose the last rows but leaves the file whole.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA journal_mode=WAL")
-        self.execute("PRAGMA synchronous=NORMAL")
 
 
 def to_plain(value: Any) -> Any:

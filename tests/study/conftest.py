@@ -6,7 +6,7 @@ import pytest
 
 from mmrec.study.ledger import Ledger
 
-OpenLedger = Callable[[], Ledger]
+OpenLedger = Callable[..., Ledger]
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +23,4 @@ def open_ledger(laid_out: Path, tmp_path: Path) -> OpenLedger:
     """Opens the test's ledger, as often as it is asked: each time as a new driver would."""
     path = tmp_path / "ledger.db"
     shutil.copy(laid_out, path)
-    return lambda: Ledger(f"sqlite:///{path}", "made_up")
+    return lambda name="made_up": Ledger(f"sqlite:///{path}", name)

@@ -1,13 +1,9 @@
 """The record of trials: what Optuna holds after drivers that ended well and badly."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from optuna.trial import TrialState
 
-from mmrec.study.ledger import INTERRUPTED, Ledger, Refused, one_writer, without_password
+from mmrec.study.ledger import INTERRUPTED
 from mmrec.study.ranges import Range
 from tests.study.fabricated import ALPHA, DEPTH, SPANS, facts, finish, plan, searched
 
@@ -18,18 +14,18 @@ def states(ledger, kind="grid") -> list[TrialState]:
     return [trial.state for trial in ledger.studies[kind].get_trials()]
 
 
-def test_a_finished_trial_is_there_for_the_next_driver(tmp_path):
-    first, storage = plan()[0], f"sqlite:///{tmp_path / 'ledger.db'}"
-    finish(Ledger(storage, "x"), first, 0.25)
-    assert Ledger(storage, "another study").rows("grid") == []
-    (row,) = Ledger(storage, "x").rows("grid")
+def test_a_finished_trial_is_there_for_the_next_driver(open_ledger):
+    first = plan()[0]
+    finish(open_ledger(), first, 0.25)
+    assert open_ledger("another study").rows("grid") == []
+    (row,) = open_ledger().rows("grid")
     assert (row.hash, row.state, row.value, row.attempt) == (first.hash, "done", 0.25, 1)
     assert row.params == {ALPHA: 0.0, DEPTH: 4}
     assert row.attributes["cell"] == first.cell
     assert row.attributes["valid"] == {"ndcg@10": 0.25, "recall@20": 0.5}
     assert row.seconds == 1.5
     assert row.started <= row.ended
-    assert Ledger(storage, "x").rows("search") == []
+    assert open_ledger().rows("search") == []
 
 
 def test_levels_of_zero_and_nearly_zero_stand_in_one_study_that_optuna_can_read(open_ledger):
@@ -167,72 +163,3 @@ def test_a_search_trial_is_tried_again_at_its_own_point(open_ledger):
     (found,) = ledger.rows("search")
     assert (found.hash, found.attempt, found.state) == (row.hash, 2, "running")
     assert found.attributes["config"] == row.attributes["config"]
-
-
-# --- one writer
-
-
-HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_second_driver_is_refused_until_the_first_is_killed(tmp_path):
-    with one_writer(tmp_path):  # makes the lock's file
-        lock = tmp_path / ".lock"
-        words = [sys.executable, "-c", HOLD, str(lock)]
-        assert b"BlockingIOError" in subprocess.run(words, capture_output=True, check=False).stderr
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Refused, match=f"{tmp_path} is locked"), one_writer(tmp_path):
-            raise AssertionError("two drivers at once")
-        other.kill()
-        other.wait()
-        with one_writer(tmp_path):
-            pass
-
-
-def test_the_lock_is_let_go_when_a_driver_fails(tmp_path: Path):
-    with pytest.raises(ZeroDivisionError), one_writer(tmp_path / "new" / "folder"):
-        raise ZeroDivisionError
-    with one_writer(tmp_path / "new" / "folder"):
-        pass
-
-
-# --- passwords
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("sqlite:////runs/ledger.db", "sqlite:////runs/ledger.db"),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
-        ("postgresql://me:S3CRET@host:5432/db", "postgresql://me:***@host:5432/db"),
-        ("postgresql+psycopg://me:S3CRET@host/db", "postgresql+psycopg://me:***@host/db"),
-        ("postgresql://:S3CRET@host/db", "postgresql://:***@host/db"),
-        ("mysql://me:S3@CRET@host/db", "mysql://me:***@host/db"),
-        ("mysql://me:S3/CR:ET?@host/db", "mysql://me:***@host/db"),
-        ("--storage=postgresql://me:S3CRET@host/db", "--storage=postgresql://me:***@host/db"),
-        ("postgresql://me@host/db?password=S3CRET", "postgresql://me@host/db?password=***"),
-        (
-            "postgresql:///db?host=h&user=me&password=S3CRET&sslmode=require",
-            "postgresql:///db?host=h&user=me&password=***&sslmode=require",
-        ),
-        ("mysql://h/db?Passwd=S3CRET&charset=utf8", "mysql://h/db?Passwd=***&charset=utf8"),
-        ("postgresql://h/db?sslpassword=S3CRET", "postgresql://h/db?sslpassword=***"),
-        (
-            "postgresql://me:S3CRET@h/db?password=S3CRET&passfile=x",
-            "postgresql://me:***@h/db?password=***&passfile=***",
-        ),
-        ("model.alpha=[0.1, 0.2]", "model.alpha=[0.1, 0.2]"),
-    ],
-)
-def test_a_password_is_never_shown(url, shown):
-    assert without_password(url) == shown
-    assert "S3" not in shown
