@@ -17,7 +17,7 @@ from mmrec.study.views import Clouds, SharedHits
 
 
 def tables_of(
-    study: Study, ledger: Ledger, folder: Folder, manifest: dict[str, Any]
+    study: Study, ledger: Ledger, folder: Folder, manifest: dict[str, Any], *, keep: bool = True
 ) -> StudyTables:
     """Everything a report is drawn from.
 
@@ -25,7 +25,8 @@ def tables_of(
         study: as the command line changed it.
         ledger: of the run folder.
         folder: the run folder.
-        manifest: `run.json`; what is learnt here is added and written back.
+        manifest: `run.json`; what is learnt here is added.
+        keep: write it back. One who may only read makes the same choice, by validation alone.
     """
     planned = _planned(ledger, folder, manifest["kind"])
     resources = manifest["resources"]
@@ -41,8 +42,9 @@ def tables_of(
         "selected": collect.select(judged, objective),
         "hardware": sorted({*sealed["hardware"].dropna(), *manifest["hardware"]}),
     }
-    # The choice is on disk before the first test score is opened.
-    folder.write("run.json", json.dumps(manifest, indent=1).encode())
+    if keep:
+        # The choice is on disk before the first test score is opened.
+        folder.write("run.json", json.dumps(manifest, indent=1).encode())
     trials = collect.with_test(sealed, folder)
     data = collect.claim_data(_judged(trials, manifest["kind"]), folder, objective)
     return StudyTables(

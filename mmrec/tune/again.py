@@ -8,8 +8,10 @@ import pandas as pd
 
 from mmrec.data.sources import load
 from mmrec.evaluation import PROTOCOLS
+from mmrec.reports import write_report
 from mmrec.reports.publish import publish
 from mmrec.study.collect import rows_of
+from mmrec.study.database import usual_storage
 from mmrec.study.finish import tables_of
 from mmrec.study.ledger import Ledger, Row
 from mmrec.study.seal import unseal
@@ -18,13 +20,21 @@ from mmrec.study.study import Asked, Study
 from mmrec.study.tables import StudyTables
 from mmrec.study.trials import Setting, Trial, begin
 from mmrec.training import fit
-from mmrec.tune.job import Options, as_asked, open_ledger
+from mmrec.tune.job import IN_FOLDER, Options, as_asked, open_ledger
 
 
 def rebuild_report(
-    study: Study, run: str, kind: str, storage: str | None
+    study: Study, run: str, kind: str, storage: str | None, to: Path | None = None
 ) -> tuple[StudyTables, str]:
-    """The report of a run folder, from plan, ledger and trial files alone, and its address."""
+    """The report of a run folder, from plan, ledger and trial files alone, and its address.
+
+    Args:
+        study: what was asked.
+        run: the run folder.
+        kind: `grid` or `search`.
+        storage: the ledger's database; None: where the run has it.
+        to: where to write the report; nothing is written into the run folder then.
+    """
     folder, manifest = _opened(run)
     if not folder.exists(f"plan-{kind}.json"):
         raise FileNotFoundError(f"{folder.address} holds no {kind} (no plan-{kind}.json)")
@@ -45,8 +55,16 @@ def rebuild_report(
     split = manifest["dataset"]["split"]
     asked = Asked(options.dataset, dense, {}, features, user_features, split, codes)
     shaped = as_asked(study, options, asked)
-    tables = tables_of(shaped, ledger, folder, {**manifest, "kind": kind})
+    tables = tables_of(shaped, ledger, folder, {**manifest, "kind": kind}, keep=to is None)
+    if to is not None:
+        return tables, str(write_report(tables, to.expanduser().resolve()))
     return tables, publish(tables, folder)
+
+
+def ledger_of(run: str, storage: str | None) -> Ledger:
+    """The ledger of a run folder; nothing is made where there is none."""
+    folder, manifest = _opened(run)
+    return _ledger(folder, storage, manifest)
 
 
 def repeat_trial(run: str, trial: str, storage: str | None, data_root: Path | None) -> pd.DataFrame:
@@ -91,13 +109,23 @@ def _compared(name: str, recorded: float, again: float) -> dict[str, Any]:
 
 def _opened(run: str) -> tuple[Folder, dict[str, Any]]:
     folder = Folder.at(run)
+    folder.require()
     if not folder.exists("run.json"):
         raise FileNotFoundError(f"{folder.address} is not a run folder: it has no run.json")
     return folder, json.loads(folder.read("run.json"))
 
 
 def _ledger(folder: Folder, storage: str | None, manifest: dict[str, Any]) -> Ledger:
-    return open_ledger(folder, storage, manifest["ledger"])
+    """Where the run has it; nothing is made where there is none."""
+    return open_ledger(folder, storage or _recorded(manifest), manifest["ledger"], make=False)
+
+
+def _recorded(manifest: dict[str, Any]) -> str | None:
+    """Where the run kept its ledger; None: in its folder. Its password is not recorded."""
+    storage = manifest["storage"]
+    if storage == IN_FOLDER:
+        return None
+    return usual_storage() or storage.replace(":***@", "@")
 
 
 def _the_row(ledger: Ledger, trial: str) -> Row:

@@ -1,9 +1,14 @@
+import errno
+import sys
 import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from mmrec.study.store import Folder
+from mmrec.study import store
+from mmrec.study.store import Folder, StorageFailed, network_type
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -84,3 +89,137 @@ def test_a_reader_meets_whole_files_only(monkeypatch, tmp_path):
     folder.write("state.pt", b"new")
     assert seen == [(b"old", b"new", True)]  # one rename within a folder, of a whole file
     assert folder.read("state.pt") == b"new"
+
+
+def test_a_disk_that_is_full_is_not_a_file_that_is_not_there(monkeypatch, tmp_path):
+    folder = Folder.at(tmp_path)
+
+    def full(self: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageFailed, match=f"{tmp_path} cannot be .*No space left.*same command"):
+        folder.write("state.pt", b"new")
+    assert parts(folder) == []
+
+
+# --- object stores
+
+
+class Far(MemoryFileSystem):
+    """A store that first fails as often as it is told to."""
+
+    protocol = "far"
+    cachable = False
+    errors: list[Exception] = []
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        if Far.errors:
+            raise Far.errors.pop(0)
+        return b"at last"
+
+
+@pytest.fixture
+def far(monkeypatch) -> list[Exception]:
+    fsspec.register_implementation("far", Far, clobber=True)
+    monkeypatch.setattr(store, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(Far, "errors", [])
+    return Far.errors
+
+
+def test_a_store_that_does_not_answer_is_asked_again_and_then_has_failed(far):
+    far += [RuntimeError("reset by peer"), TimeoutError()]
+    assert Folder.at("far://bucket/run").read("x") == b"at last"
+    far += [RuntimeError("reset by peer")] * 3
+    with pytest.raises(StorageFailed, match=r"far://bucket/run cannot be .*reset by peer"):
+        Folder.at("far://bucket/run").read("x")
+    assert not far  # asked three times
+
+
+def test_what_is_not_there_and_what_is_not_allowed_need_no_patience(far):
+    far += [FileNotFoundError("bucket/run/x"), PermissionError("Access Denied")]
+    with pytest.raises(FileNotFoundError):
+        Folder.at("far://bucket/run").read("x")
+    with pytest.raises(StorageFailed, match=r"far://bucket/run cannot be .*Access Denied"):
+        Folder.at("far://bucket/run").read("x")
+    assert Folder.at("far://bucket/run").read("x") == b"at last"
+
+
+def test_an_address_that_nothing_here_can_read_says_what_would(monkeypatch):
+    with pytest.raises(ValueError, match="s4://bucket/run: there is no storage 's4'"):
+        Folder.at("s4://bucket/run").require()
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ValueError, match=r"gs://bucket/run: .*pip install 'mmrec\[gcs\]'"):
+        Folder.at("gs://bucket/run").require()
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://me:S3CRET@host/run", "s3://key:S3/CRET@bucket/run", "ftp://:S3CRET@host"]
+)
+def test_a_password_in_an_address_is_refused_and_not_told(address):
+    with pytest.raises(ValueError, match="credentials belong in the environment") as raised:
+        Folder.at(address)
+    assert "CRET" not in str(raised.value)
+
+
+def test_a_remote_run_is_moved_aside_whole():
+    folder = Folder.at(f"memory://{uuid.uuid4().hex}/run")
+    for name in ("run.json", "trials/x/state.pt", "trials/y/state.pt"):
+        folder.write(name, name.encode())
+    aside = folder.move_aside("old")
+    assert aside.address == f"{folder.address}.old"
+    assert aside.read("trials/y/state.pt") == b"trials/y/state.pt"
+    assert aside.exists("run.json")
+    assert not folder.exists("run.json")
+    assert not folder.exists("trials/x")
+
+
+def test_a_file_uri_is_a_local_folder(tmp_path):
+    assert Folder.at(f"file://{tmp_path}/run") == Folder.at(tmp_path / "run")
+
+
+# --- network file systems
+
+MOUNTS = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+22 21 0:20 / /proc rw,nosuid shared:2 - proc proc rw
+30 21 0:40 / /home rw,relatime shared:9 - nfs4 server:/home rw,vers=4.2
+31 30 8:17 /fast /home/me/fast rw - xfs /dev/sdb1 rw
+32 21 0:41 / /home2 rw - overlay overlay rw
+33 21 0:42 / /mnt/with\\040blank rw - cifs //server/share rw
+34 21 0:43 / /mnt/far rw - fuse.sshfs me@server:/ rw
+35 21 0:44 / /mnt/near rw - fuse.gocryptfs /home/me/secret rw
+36 21 0:45 / /mnt/s3 rw - fuse mountpoint-s3 rw
+37 21 0:46 / /scratch rw master:5 propagate_from:3 - lustre 10.0.0.1@tcp:/scratch rw
+38 21 8:33 / /twice rw - nfs server:/twice rw
+39 38 8:34 / /twice rw - ext4 /dev/sdc rw
+"""
+"""As proc(5) lays it out: optional words up to the dash, blanks in octal, later mounts on top."""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", None),
+        ("/data/runs", None),
+        ("/home", "nfs4"),
+        ("/home/me/runs/yet/to/be/made", "nfs4"),
+        ("/home/me/fast/runs", None),
+        ("/home/me/faster", "nfs4"),
+        ("/home2/me", None),
+        ("/homes", None),
+        ("/mnt/with blank/runs", "cifs"),
+        ("/mnt/far/runs", "fuse.sshfs"),
+        ("/mnt/near/runs", None),
+        ("/mnt/s3/runs", "fuse"),
+        ("/scratch/me", "lustre"),
+        ("/twice/runs", None),
+    ],
+)
+def test_network_file_systems_are_known_by_their_type(path, kind):
+    assert network_type(Path(path), MOUNTS) == kind
+
+
+def test_this_machines_disk_and_an_object_store_are_no_network_file_system(tmp_path):
+    assert Folder.at(tmp_path).on_network is None
+    assert Folder.at("s3://bucket/run").on_network is None
