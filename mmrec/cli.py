@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from mmrec.study.ledger import Refused
+from mmrec.study.database import Refused, usual_storage, without_password
+from mmrec.study.store import StorageFailed
 from mmrec.study.study import Study
 from mmrec.tune.job import Job, Options
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, STORAGE, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
 
 WRONG_WISH = (KeyError, ValueError, FileNotFoundError, Refused)
@@ -26,7 +27,8 @@ only `Refused` is expected: all else is a fault and shows its trace."""
 def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """Run a study as its command line says; the exit code.
 
-    0: done; 1: some trials failed; 2: bad usage; 130: interrupted, state kept.
+    0: done; 1: some trials failed; 2: bad usage; 3: storage failed; 130: interrupted. After 3 and
+    130 the same command goes on.
     """
     arguments = vars(study_parser(study).parse_args(argv))
     dry_run = arguments.pop("dry_run")
@@ -40,6 +42,9 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
         return _forecast(job) if dry_run else _run(job)
     except Refused as error:
         return refuse(error)
+    except StorageFailed as error:
+        refuse(error)
+        return STORAGE
 
 
 def _forecast(job: Job) -> int:
@@ -118,6 +123,14 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
         help="grid: start at most N trials now; search: N suggestions in all",
     )
     budget.add_argument("--max-hours", type=float, metavar="H", help="start no trial after H hours")
+    budget.add_argument(
+        "--stall-minutes",
+        type=float,
+        metavar="M",
+        default=60.0,
+        help="end a worker that ends no epoch for M minutes, and try its trial again"
+        " (default 60; 0: never)",
+    )
     where = parser.add_argument_group("where to run, and where to keep it")
     where.add_argument(
         "--out",
@@ -126,12 +139,21 @@ def study_parser(study: Study) -> argparse.ArgumentParser:
         help="run folders (default runs; a URI needs --storage)",
     )
     where.add_argument(
-        "--storage", metavar="URL", help="ledger database (default: SQLite in the run folder)"
+        "--storage",
+        metavar="URL",
+        default=usual_storage(),
+        help="ledger database, sqlite:///... or postgresql://... (default: $MMREC_STORAGE, or"
+        " SQLite in the run folder)",
     )
     where.add_argument(
         "--fresh", action="store_true", help="move the old run aside (default: go on with it)"
     )
-    where.add_argument("--address", help="a running Ray cluster (default: this machine)")
+    where.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="a Ray cluster (default: the one that this machine belongs to, else this machine"
+        " alone; `local` for this machine)",
+    )
     where.add_argument(
         "--cpus-per-trial", type=float, metavar="N", help="default: the config's train.threads"
     )
@@ -262,6 +284,7 @@ class Parser(argparse.ArgumentParser):
         _, unrecognized, words = message.partition("unrecognized arguments: ")
         unknown = words.split(" ")[0].split("=")[0]
         near = difflib.get_close_matches(unknown, self._flags(), n=1) if unrecognized else []
+        message = without_password(message)
         super().error(f"{message}; did you mean {near[0]}?" if near else message)
 
     def _flags(self) -> list[str]:
@@ -275,18 +298,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def mmrec_command(argv: Sequence[str] | None = None) -> int:
-    """`mmrec data | report | rerun`; the exit code."""
+    """`mmrec data | report | rerun | dashboard`; the exit code, as of `main`."""
     arguments = mmrec_parser().parse_args(argv)
     do: Callable[[argparse.Namespace], int] = arguments.do
     try:
         return do(arguments)
     except WRONG_WISH as error:
         return refuse(error)
+    except StorageFailed as error:
+        refuse(error)
+        return STORAGE
 
 
 def mmrec_parser() -> argparse.ArgumentParser:
     """The command line of `mmrec`."""
-    parser = Parser(prog="mmrec", description="Look at data, rebuild reports, repeat trials.")
+    parser = Parser(
+        prog="mmrec", description="Look at data and runs, rebuild reports, repeat trials."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser("data", help="list the datasets, or describe one")
     data.add_argument(
@@ -297,6 +325,9 @@ def mmrec_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="rebuild a report; nothing is trained")
     report.add_argument("run", help="a run folder, as printed by the study")
     report.add_argument("--kind", default="grid", choices=("grid", "search"))
+    report.add_argument(
+        "--to", type=Path, metavar="DIR", help="write it there; the run folder is only read"
+    )
     report.set_defaults(do=_report)
     rerun = commands.add_parser("rerun", help="repeat one trial and compare its numbers")
     rerun.add_argument("run", help="a run folder, as printed by the study")
@@ -309,8 +340,23 @@ def mmrec_parser() -> argparse.ArgumentParser:
         help="greatest relative difference that passes (default 1e-6)",
     )
     rerun.set_defaults(do=_rerun)
-    for command in (report, rerun):
-        command.add_argument("--storage", metavar="URL", help="default: SQLite in the run folder")
+    dashboard = commands.add_parser(
+        "dashboard",
+        help="browse a ledger with optuna-dashboard, on this machine; nothing is changed",
+    )
+    dashboard.add_argument("run", help="a run folder, as printed by the study")
+    dashboard.add_argument(
+        "--port",
+        type=int,
+        default=8080,
+        metavar="P",
+        help="of 127.0.0.1; 0 takes any (default 8080)",
+    )
+    dashboard.set_defaults(do=_dashboard)
+    for command in (report, rerun, dashboard):
+        command.add_argument(
+            "--storage", metavar="URL", help="default: where the run has it, or $MMREC_STORAGE"
+        )
     report.add_argument("--study", type=Path, metavar="FILE", help="default: studies/<name>.py")
     return parser
 
@@ -349,7 +395,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     folder = arguments.run
     study = load_study(arguments.study or _script_of(folder))
-    tables, page = rebuild_report(study, folder, arguments.kind, arguments.storage)
+    tables, page = rebuild_report(study, folder, arguments.kind, arguments.storage, arguments.to)
     print(f"{tables.answer}\nreport: {page}")
     return DONE
 
@@ -364,6 +410,14 @@ def _rerun(arguments: argparse.Namespace) -> int:
     words = "the same within" if same else "NOT the same within"
     print(f"{words} {arguments.tolerance:g}: the greatest relative difference is {worst:.2g}")
     return DONE if same else FAILED
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    from mmrec.cli_dashboard import serve
+    from mmrec.tune.again import ledger_of
+
+    serve(ledger_of(arguments.run, arguments.storage).storage, arguments.port)
+    return DONE
 
 
 def load_study(path: Path) -> Study:

@@ -18,7 +18,7 @@ LAYERS = [
     {"study"},
     {"reports"},
     {"tune"},
-    {"cli", "cli_scaling"},
+    {"cli", "cli_dashboard", "cli_scaling"},
     {"studies"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

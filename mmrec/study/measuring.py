@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from mmrec.study.claims import decide
-from mmrec.study.ledger import Refused, one_writer
+from mmrec.study.database import Refused
 from mmrec.study.probe import Lost, Probe, clock_of
 from mmrec.study.provenance import command_line, git_state, hardware, now, versions
 from mmrec.study.scaling import (
@@ -38,6 +38,7 @@ from mmrec.study.scaling import (
     evidence,
 )
 from mmrec.study.store import Folder
+from mmrec.study.writer import one_writer
 
 FILE = "measurements.csv"
 PATIENCE = 4
@@ -209,7 +210,7 @@ def run(plan: Plan, say: Say) -> ScalingTables:
     Raises:
         Refused: another process measures into the folder.
     """
-    with one_writer(plan.folder.path):
+    with one_writer(plan.folder, None, ""):
         if plan.options.fresh:
             _aside(plan.folder)
         plan.scaling.check()

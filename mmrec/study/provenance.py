@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -25,6 +26,20 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         found[package] = importlib.metadata.version(package)
     return found
+
+
+@functools.cache
+def code_digest() -> str:
+    """12 hex digits of all `.py` files of this package: their paths in it and their content.
+
+    Read once a process, so that it tells what was imported, not what was edited since.
+    """
+    root, sha = Path(__file__).parents[1], hashlib.sha256()
+    names = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
+    for name, path in sorted(names.items()):
+        content = path.read_bytes()
+        sha.update(f"{name} {len(content)}\n".encode() + content)
+    return sha.hexdigest()[:12]
 
 
 @functools.cache
@@ -63,7 +78,7 @@ def _git(root: Path, *words: str) -> str | None:
 
 def command_line() -> str:
     """What was typed, as it can be typed again; values that look like a password are left out."""
-    from mmrec.study.ledger import without_password
+    from mmrec.study.database import without_password
 
     script = Path(sys.argv[0])  # as typed; of an absolute path, which is this machine's, the name
     words = [script.name if script.is_absolute() else str(script), *sys.argv[1:]]

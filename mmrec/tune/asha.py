@@ -1,15 +1,27 @@
-"""ASHA over epochs that remembers what earlier drivers saw.
+"""ASHA over epochs that remembers what earlier drivers saw; and no scheduling at all.
 
-Ray's scheduler is used as it is, but for two things: trials are known by their hash, so that a
-trial continued by a new driver counts once, and the rungs are filled from the ledger first.
+Ray's scheduler is used as it is, but for three things: trials are known by their hash, so that a
+trial continued by a new driver counts once, the rungs are filled from the ledger first, and the
+next trial is looked for among those that are alive.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket
+
+
+class InOrder(FIFOScheduler):
+    """Trials as they were handed out. Ray looks through all that ever were, at every step."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        alive = sorted(tune_controller.get_live_trials(), key=lambda trial: trial.trial_id)
+        waiting = [trial for trial in alive if trial.status == Trial.PENDING]
+        paused = [trial for trial in alive if trial.status == Trial.PAUSED]
+        return next(iter(waiting + paused), None)
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class _Known:
     trial_id: str
 
 
-class LedgerAsha(AsyncHyperBandScheduler):
+class LedgerAsha(InOrder, AsyncHyperBandScheduler):
     """One bracket, grace of 10 % of the epochs, reduction factor 3 (Li et al., MLSys 2020)."""
 
     def __init__(self, epochs: int, past: Mapping[str, Mapping[int, float]]) -> None:

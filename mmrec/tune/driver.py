@@ -2,16 +2,16 @@
 
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mmrec.reports.publish import publish
 from mmrec.study import collect
 from mmrec.study.collect import plan_to_json
 from mmrec.study.finish import tables_of
-from mmrec.study.ledger import Ledger, one_writer
+from mmrec.study.ledger import Ledger
 from mmrec.study.provenance import now
 from mmrec.study.store import Folder
+from mmrec.study.writer import LOCK, one_writer
 from mmrec.tune.job import Job
 from mmrec.tune.rounds import Rounds
 
@@ -31,14 +31,14 @@ def run_study(job: Job) -> Outcome:
 
     Raises:
         Refused: another driver is running the same study, or Ray has no room for a trial.
+        StorageFailed: the run folder or the ledger cannot be written, or its server stayed away.
     """
-    with ExitStack() as stack:
-        if job.folder.is_local:
-            stack.enter_context(one_writer(job.folder.path))
+    with one_writer(job.folder, job.options.storage, job.ledger_name) as writer:
         aside = now().replace(":", "")
         if job.options.fresh and job.folder.exists("run.json"):
             _move_aside(job.folder, aside)
         ledger = job.open_ledger()
+        ledger.storage.guard = writer.require
         if job.options.storage:
             if job.options.fresh:
                 ledger.move_aside(aside)
@@ -62,7 +62,7 @@ def _move_aside(folder: Folder, suffix: str) -> None:
     aside = folder.path.with_name(f"{folder.path.name}.{suffix}")
     aside.mkdir()
     for entry in folder.path.iterdir():
-        if entry.name != ".lock":
+        if not entry.name.startswith(LOCK):
             entry.rename(aside / entry.name)
 
 
@@ -96,6 +96,7 @@ def _run_grid(job: Job, ledger: Ledger, rounds: Rounds) -> int:
 
 def _conclude(job: Job, ledger: Ledger, *, failed: int, interrupted: bool) -> Outcome:
     """Select on validation, then unseal, decide and report."""
+    ledger.close_interrupted()  # what a lost connection may have left open
     manifest = json.loads(job.folder.read("run.json"))
     tables = tables_of(job.study, ledger, job.folder, manifest)
     report = publish(tables, job.folder)

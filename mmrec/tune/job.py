@@ -12,12 +12,14 @@ from mmrec.data.conditions import apply
 from mmrec.data.dataset import Category, Codes, Dataset, Dense, Feature, Tags
 from mmrec.data.sources import load
 from mmrec.evaluation import protocol
-from mmrec.study.ledger import Kind, Ledger, Refused, Row, without_password
-from mmrec.study.provenance import command_line, git_state, hardware, now, versions
+from mmrec.study.database import Refused, require_local_disk, url_of, without_password
+from mmrec.study.ledger import Kind, Ledger, Row
+from mmrec.study.provenance import code_digest, command_line, git_state, hardware, now, versions
 from mmrec.study.ranges import Range
 from mmrec.study.store import Folder
 from mmrec.study.study import FULL, Asked, Cell, Planned, Study
 from mmrec.study.trials import Setting, begin
+from mmrec.tune.address import cluster_address
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Options:
     grid: str = "default"
     max_trials: int | None = None
     max_hours: float | None = None
+    stall_minutes: float = 60.0
     epochs: int | None = None
     preset: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -77,14 +80,16 @@ class Job:
             )
         self.protocol = protocol(options.protocol, self.data.split)
         self.device = "cuda" if options.gpus_per_trial > 0 else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available() and not options.address:
+        alone = self.device == "cuda" and cluster_address(options.address) is None
+        if alone and not torch.cuda.is_available():
             raise ValueError("--gpus-per-trial asks for a GPU, but torch sees none on this machine")
         self.setting = Setting(self.data.digest, self.data.split, self.protocol.name, self.device)
         self.kind: Kind = "search" if options.search else "grid"
         self.seeds = range(self.study.seeds)
         self.cpus = options.cpus_per_trial or float(self.study.base.train.threads)
         self.folder = self._folder()
-        _ledger_address(self.folder, options.storage)
+        self.folder.require()
+        require_local_disk(url_of(_ledger_address(self.folder, options.storage)))
         self._try_first()
 
     def _try_first(self) -> None:
@@ -194,11 +199,12 @@ class Job:
                 "scale": self.options.scale,
             },
             "ledger": self.ledger_name,
-            "storage": without_password(self.options.storage or "sqlite in the run folder"),
+            "storage": without_password(self.options.storage or IN_FOLDER),
             "command": command_line(),
             "created": now(),
             **git_state(),
             "versions": versions(),
+            "code": code_digest(),
             "hardware": [hardware()],
             "smoke": self.options.smoke,
             "out": self.folder.address,
@@ -215,8 +221,12 @@ class Job:
         return f"{self.study.name}/{self.data.digest}/{self.protocol.name}{smoke}"
 
 
-def open_ledger(folder: Folder, storage: str | None, name: str) -> Ledger:
-    """The ledger at `storage`, or in the run folder.
+IN_FOLDER = "sqlite in the run folder"
+"""What `run.json` says of a ledger without `--storage`."""
+
+
+def open_ledger(folder: Folder, storage: str | None, name: str, *, make: bool = True) -> Ledger:
+    """The ledger at `storage`, or in the run folder; made where there is none, or refused.
 
     Raises:
         Refused: the run folder is not on a local disk, where SQLite cannot be.
@@ -224,7 +234,7 @@ def open_ledger(folder: Folder, storage: str | None, name: str) -> Ledger:
     address = _ledger_address(folder, storage)
     if folder.is_local:
         folder.path.mkdir(parents=True, exist_ok=True)
-    return Ledger(address, name)
+    return Ledger(address, name, make=make)
 
 
 def _ledger_address(folder: Folder, storage: str | None) -> str:
@@ -238,7 +248,7 @@ def _ledger_address(folder: Folder, storage: str | None) -> str:
 
 def _check(options: Options) -> None:
     """Numbers that no run could honour; what is wrong with the others is found on the way."""
-    for name in ("max_trials", "max_hours", "gpus_per_trial", "k_core"):
+    for name in ("max_trials", "max_hours", "stall_minutes", "gpus_per_trial", "k_core"):
         value = getattr(options, name)
         if value is not None and not value >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {value:g}")

@@ -1,5 +1,6 @@
 """A trial under way, and who watches it. No Ray here."""
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ class Live:
     row: optuna.Trial
     last: dict[str, Any] = field(default_factory=dict)
     told: set[int] = field(default_factory=set)
+    heard: float = field(default_factory=time.monotonic)
+    """When it last told of an epoch."""
 
 
 class Watch(ABC):
@@ -37,4 +40,4 @@ class Watch(ABC):
 
     @abstractmethod
     def ended(self, live: Live, how: str) -> None:
-        """A trial came to an end: done, stopped, failed or retried."""
+        """A trial came to an end, or to one of the pauses that `Status` names."""

@@ -1,7 +1,8 @@
-"""The Tuners of one run of the driver: one, and one more each time a worker has died."""
+"""The Tuners of one run of the driver: one a phase, and one more for what the last one left."""
 
 import tempfile
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 from mmrec.study.collect import rows_of
@@ -11,9 +12,11 @@ from mmrec.study.study import Planned
 from mmrec.tune import local  # before ray: it sets the environment  # isort: skip
 from ray import tune
 
-from mmrec.tune.asha import LedgerAsha
+from mmrec.tune.asha import InOrder, LedgerAsha
+from mmrec.tune.controller import Halted, bundle, mended, roomy_nodes
 from mmrec.tune.job import Job
-from mmrec.tune.searcher import Causes, LedgerSearcher, Plan, Source, Suggestions
+from mmrec.tune.preflight import require, this_node
+from mmrec.tune.searcher import LedgerSearcher, Plan, Source, Suggestions
 from mmrec.tune.status import Status
 from mmrec.tune.trainable import Shared, TrialTrainable
 
@@ -30,11 +33,20 @@ class Rounds:
         self.begun = 0
         hours = job.options.max_hours
         self.deadline = None if hours is None else time.monotonic() + hours * 3600
-        self._ray = local.started(job.options.address)
 
     def __enter__(self) -> "Rounds":
-        self._ray.__enter__()
-        self.slots = local.slots(self.job.cpus, self.job.options.gpus_per_trial)
+        """Start or join Ray, wait for room, look at every node.
+
+        Raises:
+            Refused: any of that cannot be.
+        """
+        job, gpus = self.job, self.job.options.gpus_per_trial
+        with ExitStack() as stack:
+            stack.enter_context(local.started(job.options.address))
+            self.slots = local.slots(job.cpus, gpus)
+            self.room = local.Room(job.cpus, gpus)
+            require(job.data, job.folder, gpus=gpus)
+            self._ray = stack.pop_all()
         return self
 
     def __exit__(
@@ -43,7 +55,7 @@ class Rounds:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ray.__exit__(kind, error, trace)
+        self._ray.close()
 
     def run_planned(self, plan: list[Planned]) -> int:
         """Run what is missing of a plan; the number of trials that failed."""
@@ -63,21 +75,22 @@ class Rounds:
             return 0
         status = self._status(planned, done)
         try:
-            while source.remaining() and not status.enough():
-                if not self._tuner(kind, source, status):
-                    break
+            while source.more() and not status.enough():
+                self._tuner(kind, source, status)
         finally:
             self.begun += status.begun
             status.close()
         return status.failed
 
-    def _tuner(self, kind: Kind, source: Source, status: Status) -> bool:
-        """One Tuner; True when a worker died and another Tuner is to go on.
+    def _tuner(self, kind: Kind, source: Source, status: Status) -> None:
+        """One Tuner, until its source has no more; what dies in the last wave is left over.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; trials under way are closed as interrupted, state kept.
+            Refused, StorageFailed: no trial can go on; likewise.
         """
         job = self.job
+        stall_seconds = job.options.stall_minutes * 60
         asha = LedgerAsha(self.epochs, self.ledger.history("search")) if kind == "search" else None
         searcher = LedgerSearcher(
             source,
@@ -86,6 +99,9 @@ class Rounds:
             milestones=frozenset(asha.milestones if asha else ()),
             stride=max(1, self.epochs // STRIDES),
             watch=status,
+            most=(lambda: 1) if source.alone else self.room,
+            nodes=lambda: roomy_nodes(job.cpus, job.options.gpus_per_trial),
+            stall_seconds=stall_seconds,
         )
         shared = Shared(
             job.data,
@@ -93,20 +109,21 @@ class Rounds:
             job.protocol.name,
             job.device,
             report_seconds=0.0 if asha else 0.5,
+            stall_seconds=stall_seconds,
+            code=this_node(),
             clouds=job.study.clouds,
         )
-        resources = {"cpu": job.cpus, "gpu": job.options.gpus_per_trial}
         trainable = tune.with_resources(
-            tune.with_parameters(TrialTrainable, shared=shared), resources
+            tune.with_parameters(TrialTrainable, shared=shared),
+            lambda config: bundle(job.cpus, job.options.gpus_per_trial, config["avoid"]),
         )
         with tempfile.TemporaryDirectory(prefix="mmrec-tune-") as scratch:
             tuner = tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
-                    scheduler=asha,
+                    scheduler=asha or InOrder(),
                     num_samples=-1,
-                    max_concurrent_trials=self.slots,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: str(trial.trial_id),
                 ),
@@ -114,19 +131,21 @@ class Rounds:
                     name=f"{job.study.name}-{time.time_ns()}",
                     storage_path=scratch,
                     verbose=0,
+                    stop=Halted(source.mishaps),
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    callbacks=[Causes(searcher)],
                 ),
             )
             try:
-                tuner.fit()
+                with mended(searcher.died_of):
+                    tuner.fit()
             finally:
                 interrupted = bool(searcher.live)
                 searcher.abandon()
+        if source.mishaps.halted:
+            raise source.mishaps.halted
         if interrupted:
             raise KeyboardInterrupt
-        return searcher.draining
 
     def _status(self, planned: int, done: int) -> Status:
         most = self.job.options.max_trials

@@ -7,6 +7,13 @@ from typing import TextIO
 
 from mmrec.tune.live import Live, Watch
 
+_AGAIN = {
+    "retried": "retried",
+    "aside": "to be tried once more, alone",
+    "interrupted": "interrupted",
+}
+"""Ends that are none, and what is said of them."""
+
 
 @dataclass
 class Status(Watch):
@@ -31,6 +38,8 @@ class Status(Watch):
         self.stopped = self.failed = self.begun = 0
         self.best, self.best_label = -float("inf"), ""
         self.start = self._shown = time.monotonic()
+        self._trained_from: float | None = None
+        """When the first trial began to train: what Ray takes to start is no part of a rate."""
         self.ended_here = 0
 
     def enough(self) -> bool:
@@ -44,13 +53,15 @@ class Status(Watch):
         self._show()
 
     def reported(self, live: Live) -> None:
+        if self._trained_from is None and "seconds" in live.last:
+            self._trained_from = max(self.start, time.monotonic() - live.last["seconds"])
         self.running[live.planned.hash] = live.last.get("epoch", 0)
         self._remember(live)
         self._show()
 
     def ended(self, live: Live, how: str) -> None:
         self.running.pop(live.planned.hash, None)
-        if how == "retried":
+        if how in _AGAIN:
             self.begun -= 1
         else:
             self.ended_here += 1
@@ -58,8 +69,9 @@ class Status(Watch):
             self.stopped += how == "stopped"
             self.failed += how == "failed"
         self._remember(live)
-        if how in ("failed", "retried"):
-            self.say(f"{live.planned.label}, seed {live.planned.trial.seed}: {how}. {_why(live)}")
+        if how == "failed" or how in _AGAIN:
+            words = _AGAIN.get(how, how)
+            self.say(f"{live.planned.label}, seed {live.planned.trial.seed}: {words}. {_why(live)}")
         self._show()
 
     def _remember(self, live: Live) -> None:
@@ -79,7 +91,7 @@ class Status(Watch):
         return " | ".join(words)
 
     def _time_left(self, left: int) -> str:
-        seconds = time.monotonic() - self.start
+        seconds = time.monotonic() - (self._trained_from or self.start)
         # Trials under way count for the share of their epochs that is behind them.
         halves = sum(min(epoch / self.epochs, 1.0) for epoch in self.running.values())
         ended = self.ended_here + halves

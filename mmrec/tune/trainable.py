@@ -9,11 +9,12 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
+import ray
 import torch
 from ray import tune
 
@@ -25,6 +26,9 @@ from mmrec.study.provenance import hardware
 from mmrec.study.store import Folder
 from mmrec.study.trials import Trial, begin
 from mmrec.training import EpochReport, Run, fit
+from mmrec.tune.mishaps import WrongNode, fault_of
+from mmrec.tune.preflight import SEEN_SECONDS, this_node
+from mmrec.tune.watchdog import Watchdog, stuck_file
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Shared:
     checkpoint_seconds: float = 60.0
     report_seconds: float = 0.0
     """Several epochs may be told in one report, where no scheduler waits for each of them."""
+    stall_seconds: float = 0.0
+    """A worker that ends no epoch for so long ends itself; 0: never."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """What the driver runs on, which a node that joins later must have too; see `this_node`."""
     clouds: bool = False
     """Whether to keep samples of item embeddings; see `mmrec.study.clouds`."""
 
@@ -65,28 +73,50 @@ class TrialTrainable(tune.Trainable):
         self.given_seconds = 0.0
         self.given = False
         """Whether it loaded what its parent trained."""
-        self.run: Run | None = None
-        self.reports: Iterator[EpochReport] = iter(())
+        self._let_go()
+        self.watchdog = Watchdog(
+            self.shared.stall_seconds, self.shared.folder, self._path(stuck_file(self.attempt))
+        )
         self.saved_epoch = 0
         self.saved_at = time.monotonic()
 
     def step(self) -> dict[str, Any]:
         """Train to the next report.
 
-        An error of the trial's own (a NaN, a modality that is not there, memory) is a result: the
-        worker lives on, and the ledger says what happened.
+        An error (a NaN, a modality that is not there, memory, a full disk) is a result: the worker
+        lives on, and the driver decides whose fault it is; see `mmrec.tune.mishaps`.
         """
         try:
+            self.watchdog.feed()
             return self._advance()
         except Exception as error:  # noqa: BLE001 - reported as the trial's failure, see above
-            text = "".join(traceback.format_exception_only(error)).strip()
-            return {"done": True, "finished": False, "error": text, **self._where()}
+            return self._failed(error)
+        finally:
+            self.watchdog.rest()
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        fault = fault_of(error)
+        if fault == "storage":
+            text = f"{error} (on {platform.node()})"
+        if fault == "trial":
+            self._write_curve()
+        self._let_go()  # others on this node need its memory
+        self.watchdog.close()
+        return {"done": True, "finished": False, "error": text, "fault": fault, **self._where()}
+
+    def _let_go(self) -> None:
+        self.run: Run | None = None
+        self.reports: Iterator[EpochReport] = iter(())
+        if self.shared.device == "cuda":
+            torch.cuda.empty_cache()
 
     def _advance(self) -> dict[str, Any]:
         run = self.run or self._begin()
         start, curve = time.monotonic(), []
         while not run.finished:
             report = next(self.reports)
+            self.watchdog.feed()
             curve.append((report.epoch, report.valid[run.cfg.objective]))
             self._checkpoint_if_due(run)
             if time.monotonic() - start >= self.shared.report_seconds:
@@ -115,8 +145,9 @@ class TrialTrainable(tune.Trainable):
 
     def _begin(self) -> Run:
         shared = self.shared
+        self._require_fit_node()
         given = None if self._has_state(self.name) else self._final_state_of(self.parent)
-        # What only evaluates has no memory to be measured, and the meter costs as much as it does.
+        # What only evaluates has no training to be measured.
         self.memory = MemoryMeter(shared.device) if given is None else None
         # Not in setup: what a worker of another version cannot read is an error with its reason.
         trial = self.trial = Trial.from_json(self.text)
@@ -130,6 +161,18 @@ class TrialTrainable(tune.Trainable):
         self.run, self.reports = run, fit(run)
         self.saved_epoch, self.saved_at = run.epoch, time.monotonic()
         return run
+
+    def _require_fit_node(self) -> None:
+        """Raise WrongNode on one that joined after the pre-flight and would not have passed it."""
+        here, driver = this_node(), self.shared.code
+        wrong = [f"{k} {here.get(k)}, not {v}" for k, v in driver.items() if here.get(k) != v]
+        end = time.monotonic() + SEEN_SECONDS
+        while not wrong and not self.shared.folder.exists(self._path("attempt")):
+            if time.monotonic() > end:
+                wrong = [f"not {self.shared.folder.address}: it does not see what the driver wrote"]
+            time.sleep(0.2)
+        if wrong:
+            raise WrongNode(f"{platform.node()} has {', '.join(wrong)}")
 
     def _has_state(self, name: str) -> bool:
         return bool(name) and self.shared.folder.exists(f"trials/{name}/state.pt")
@@ -158,6 +201,7 @@ class TrialTrainable(tune.Trainable):
             "device": self.shared.device,
             "threads": self.trial.run.train.threads if self.trial else torch.get_num_threads(),
             "torch": torch.__version__,
+            "node": ray.get_runtime_context().get_node_id(),
         }
 
     def _checkpoint_if_due(self, run: Run) -> None:
@@ -186,7 +230,8 @@ class TrialTrainable(tune.Trainable):
         self._write_curve()
         if not self.given:
             self._write("state.pt", _bytes_of(run.final_state()))
-        self.run = None
+        self._let_go()
+        self.watchdog.close()
         return measures
 
     def _write_curve(self) -> None:
@@ -213,6 +258,7 @@ class TrialTrainable(tune.Trainable):
         """An orderly stop keeps what was trained since the last checkpoint."""
         if self.run is not None and self.run.reports and not self.run.finished:
             self._save(self.run)
+        self.watchdog.close()
 
 
 def _flat(report: EpochReport) -> dict[str, Any]:

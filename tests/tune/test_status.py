@@ -88,6 +88,17 @@ def test_trials_under_way_count_by_their_epochs(clock):
     assert status.line().endswith("| 180 s left") or status.line().endswith("| 3 min left")
 
 
+def test_the_start_of_ray_is_no_part_of_the_time_left(clock):
+    status, _ = shown(planned=101, done=0)
+    (live,) = lives(1)
+    status.started(live)
+    clock.now += 30  # of which the trial trained the last second
+    live.last = {"epoch": 20, "best": 0.1, "seconds": 1.0}
+    status.reported(live)
+    status.ended(live, "done")
+    assert status.line().endswith("| 100 s left")
+
+
 def test_a_worse_trial_does_not_replace_the_best(clock):
     status, _ = shown()
     a, b = lives(2)
