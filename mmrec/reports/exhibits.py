@@ -237,6 +237,9 @@ def _effects(tables: StudyTables, view: MainEffects) -> Exhibit:
         said += " Not all of them were turned together: that effects add up is assumed, not tested."
     if (table["cells"] < table["of"]).any():
         said += f" Open circles: levels with fewer cells than {'planned' if swept else 'others'}."
+    many = [text.short(path) for path in view.factors if len(levels[path]) > MOST_SQUARES]
+    if many:
+        said += f" Not drawn, of more than {MOST_SQUARES} levels: {', '.join(many)}."
     shown = table.assign(factor=[text.short(factor) for factor in table["factor"]])
     return Exhibit("main_effects", title, said, table, lines.main_effects(shown, metric))
 

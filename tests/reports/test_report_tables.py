@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 
 from mmrec.reports import cost, curves, sensitivity, tables
+from mmrec.reports.exhibits import exhibits
 from mmrec.reports.importance import by_grid, by_search
 from mmrec.study.tables import StudyTables
 from mmrec.study.views import HeatMap, MainEffects, Measures, RatioCurve
@@ -160,6 +161,15 @@ def test_a_hole_does_not_bias_main_effects_of_an_additive_truth():
     expected = [*(a + b.mean() + 0.005), *(b + a.mean() + 0.005)]
     np.testing.assert_allclose(table["mean"].to_numpy(float), expected, atol=1e-10)
     assert table["cells"].tolist() == [3, 3, 2, 3, 3, 2]
+
+
+def test_a_factor_of_too_many_levels_to_draw_is_said_to_be_left_out():
+    score_SAB = 0.1 + np.arange(2 * 2 * 31).reshape(2, 2, 31) / 1000
+    views = (MainEffects(("model.a", "model.b")),)
+    shown = exhibits(dataclasses.replace(two_by_two(score_SAB), views=views))
+    (effects,) = (exhibit for exhibit in shown if exhibit.key == "main_effects")
+    assert effects.table["factor"].unique().tolist() == ["model.a"]
+    assert effects.finding.endswith("Not drawn, of more than 30 levels: b.")
 
 
 def test_a_switched_off_cell_counts_for_every_level_of_the_other_factor(study):

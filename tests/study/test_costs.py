@@ -3,6 +3,7 @@
 import gc
 import math
 import mmap
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from mmrec.data.planted import Planted, planted
 from mmrec.evaluation import PROTOCOLS
 from mmrec.models.bpr import BPR
 from mmrec.models.itemknn import ItemKNN
+from mmrec.study import costs
 from mmrec.study.costs import MemoryMeter, costs_of
 from mmrec.training import EpochReport, Run, RunConfig, TrainConfig
 
@@ -89,6 +91,26 @@ def test_memory_is_what_a_trial_takes_at_its_peak_and_not_what_came_before():
     held = np.ones(16 * MIB, dtype=np.uint8)
     assert after.peak_mib() == pytest.approx(16, abs=4)
     del held
+
+
+class Knot:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.usefixtures("nothing_to_collect")
+def test_a_trials_garbage_is_collected_without_a_look_at_what_was_there_before():
+    costs._load_what_training_needs.cache_clear()
+    before = [Knot()]
+    started()
+    assert not any(thing is before for thing in gc.get_objects())
+    knot = Knot()
+    left = weakref.ref(knot)
+    del knot
+    MemoryMeter("cpu")
+    assert left() is None
 
 
 @pytest.mark.slow
