@@ -1,6 +1,7 @@
 """A plain folder that says itself what its files are, in `manifest.json`."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from mmrec.data.modalities import Kind
 
 MANIFEST = "manifest.json"
 PARTS = {"train": 0, "valid": 1, "test": 2}
+PLAIN = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}")
+"""What a dataset may be called: it must not lead out of the folder that --out names."""
 
 
 @config
@@ -50,7 +53,7 @@ class Manifest:
     or test), `timestamp` (a number, or a parquet datetime), `rating`. Ids are whole numbers from
     0."""
     name: str | None = None
-    """The folder's name by default."""
+    """The folder's name by default. Run folders are named after it: no slash, no dot in front."""
     num_users: Annotated[int, Ge(1)] | None = None
     """One more than the largest id by default; larger, where some never interact."""
     num_items: Annotated[int, Ge(1)] | None = None
@@ -66,9 +69,15 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     files.read_json(path)
     try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
         )
         raise ValueError(f"{path}: {wrong}") from error
+    if manifest.name is not None and not PLAIN.fullmatch(manifest.name):
+        raise ValueError(
+            f"{path}: name: a run folder is named after it, which {manifest.name!r} cannot be: no"
+            " slash, no dot in front, at most 100 letters"
+        )
+    return manifest

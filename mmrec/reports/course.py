@@ -151,7 +151,7 @@ def _by_state(table: pd.DataFrame, x: str, y: str, **more: Any) -> Iterator[go.S
                     "color": colour,
                     "line": {"width": 1.6 if symbol != "circle" else 0, "color": colour},
                 },
-                text=part["hash"].tolist(),
+                text=[drawn(name) for name in part["hash"]],
                 hovertemplate="%{text}<br>%{x:.4g}: %{y:.4f}<extra></extra>",
                 **more,
             )
