@@ -9,8 +9,12 @@ READY := $(VENV)/.ready
 study: $(READY)
 	$(BIN)/python studies/alpha_tau.py
 
+# What takes all cores (Ray, a lab of hosts), or measures a process of its own.
+ALONE := tests/e2e tests/cluster tests/postgres tests/study/test_scaling.py
+
 test: $(READY)
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -m '' $(ALONE)
 
 unit: $(READY)
 	$(BIN)/python -m pytest

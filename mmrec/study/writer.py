@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,7 +138,8 @@ def _file_lock(folder: Path, name: str) -> Iterator[_FileLock]:
     try:
         yield _FileLock(folder, name)
     finally:
-        text.unlink(missing_ok=True)
+        with suppress(OSError):  # on storage that failed; it only says who holds the lock
+            text.unlink(missing_ok=True)
         lock.release()
 
 

@@ -201,7 +201,7 @@ class TrialTrainable(tune.Trainable):
             "device": self.shared.device,
             "threads": self.trial.run.train.threads if self.trial else torch.get_num_threads(),
             "torch": torch.__version__,
-            "node": ray.get_runtime_context().get_node_id(),
+            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
         }
 
     def _checkpoint_if_due(self, run: Run) -> None:

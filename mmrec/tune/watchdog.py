@@ -2,6 +2,7 @@
 
 import faulthandler
 import sys
+from contextlib import suppress
 from typing import IO
 
 from mmrec.study.store import Folder
@@ -38,7 +39,8 @@ class Watchdog:
         self.rest()
         if self._stream is not None:
             self._stream.close()
-            (self.folder.path / self.file).unlink(missing_ok=True)
+            with suppress(OSError):  # or it would hide why a trial on bad storage ends
+                (self.folder.path / self.file).unlink(missing_ok=True)
             self._stream = None
 
     def _opened(self) -> IO[str]:

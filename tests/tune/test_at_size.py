@@ -75,6 +75,7 @@ def test_a_planned_trial_asks_the_same_of_the_ledger_however_many_came_before(
         milestones=frozenset(),
         stride=1,
         watch=watch,
+        most=lambda: MANY,
         nodes=lambda: {"here"},
     )
     counts = counted(ledger, monkeypatch)
