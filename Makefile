@@ -17,7 +17,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m '' $(ALONE)
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,10 +13,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory) -> Iterator[None]:
-    """Neither read nor fill the cache of the person who runs the tests."""
+def surroundings(tmp_path_factory) -> Iterator[None]:
+    """Neither the cache nor the cluster nor the database of the person who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_ADDRESS", "local")
+        patch.delenv("MMREC_STORAGE", raising=False)
         yield
 
 

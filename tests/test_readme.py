@@ -41,7 +41,12 @@ MORE = {
 
 
 SCALING = "python studies/rca_scaling.py"
-STUDIES = [c for c in COMMANDS if c.startswith("python studies/") and not c.startswith(SCALING)]
+SUBMITTED = re.compile(r"ray submit (\S+\.yaml) (studies/\S+) -- ")
+STUDIES = [
+    SUBMITTED.sub(r"python \2 ", c)
+    for c in COMMANDS
+    if (c.startswith("python studies/") and not c.startswith(SCALING)) or SUBMITTED.match(c)
+]
 
 
 @pytest.mark.parametrize("line", STUDIES)
@@ -78,14 +83,31 @@ def test_a_make_target_of_the_readme_is_there_and_ci_runs_it_or_a_larger_one(lin
 
 
 def test_nothing_else_is_told_to_be_typed():
-    known = ("python studies/", "make ", "mmrec ", "export MMREC_DATA=")
+    known = ("python studies/", "make ", "mmrec ", "ray ", "export MMREC_DATA=")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
+
+
+RAY = [c for c in COMMANDS if c.startswith("ray ")]
+
+
+@pytest.mark.slow  # importing Ray's command line takes seconds
+@pytest.mark.parametrize("line", RAY)
+def test_ray_takes_the_commands_that_the_readme_shows(line):
+    # tests/cluster runs them on deploy/on-prem.yaml.
+    from ray.scripts.scripts import cli
+
+    _, command, *words = shlex.split(line)
+    cli.commands[command].make_context(command, words, resilient_parsing=False)
+    for word in words:
+        if word.endswith((".yaml", ".py")):
+            assert (ROOT / word).is_file()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("mmrec ")])
 def test_mmrec_takes_the_arguments_that_the_readme_shows(line):
-    # tests/e2e/test_runs.py runs report and rerun, tests/test_cli.py runs data.
+    # tests/e2e runs report and rerun, tests/test_cli.py data, tests/test_dashboard.py dashboard.
     _, command, *words = shlex.split(line)
     found = vars(mmrec_parser().parse_args([command, *words]))
     assert command in found["do"].__name__
-    assert set(words) <= set(found.values())
+    told = {word for word in words if not word.startswith("--")}
+    assert told <= {str(value) for value in found.values()}

@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.chaos import Chaos, account, differing
+from benchmarks.chaos import undisturbed as alone_table
 from tests.cluster.lab import HEAD, HOME, LAPTOP, SHARED, WORKERS, Lab, LabError, finish, why_not
 from tests.cluster.on_prem import OnPrem
 from tests.e2e import conftest as alone
@@ -161,7 +163,7 @@ def test_a_node_without_power_is_left_and_joins_again(cluster, undisturbed, held
     table = study.done()
     assert_same(table, undisturbed)
     assert sorted(table["attempt"]) == [1] * 5 + [2]
-    assert table[table["attempt"] == 2]["host"].item() == THERE
+    assert THERE in set(table["host"])  # where nothing was done before the power cut
 
 
 def test_head_and_driver_without_power_go_on_after_the_same_commands(cluster, undisturbed, held):
@@ -180,3 +182,16 @@ def test_head_and_driver_without_power_go_on_after_the_same_commands(cluster, un
     assert_same(table, undisturbed)
     assert len(in_flight) >= 2  # those that wait for a worker too
     assert set(table[table["attempt"] == 2]["hash"]) == in_flight
+
+
+def test_random_kills_lose_nothing_and_count_nothing_twice(cluster, tmp_path):
+    words = ["--seeds", "8"]
+    study = cluster.submit(SCRIPT, "--out", str(SHARED / "chaos"), *words)
+    chaos = Chaos(cluster.lab, seed=1, every=4.0, nodes=0.0)  # a node takes 44 s to come back
+    chaos.until_done(study, limit=200)
+    folder = run_folder(cluster.lab.shared / "chaos")
+    rows, table = account(folder), trials(folder)
+    assert (rows["done"], rows["done_twice"]) == (24, 0)
+    assert chaos.kills["worker process"] >= 1
+    assert rows["attempts"] - 24 <= chaos.kills["worker process"]
+    assert differing(table, alone_table(tmp_path, words)) == []

@@ -12,14 +12,6 @@ import pytest
 MINI = Path(__file__).with_name("mini.py")
 
 
-@pytest.fixture(scope="package", autouse=True)
-def this_machine_alone() -> Iterator[None]:
-    """Join no cluster that the machine of the person who runs the tests belongs to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", "local")
-        yield
-
-
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """One Ray for the studies of a file: starting it takes seconds."""
