@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 study: $(READY)
 	$(BIN)/python studies/alpha_tau.py
 
-# What takes all cores (Ray, a lab of hosts), or measures a process of its own.
-ALONE := tests/e2e tests/cluster tests/postgres tests/study/test_scaling.py
+# What takes all cores, or measures the memory of its own process, is run file by file. The lab of hosts
+# (tests/cluster) mostly waits: it comes first, beside all the rest.
+ALONE := tests/e2e tests/study/test_scaling.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest -m '' $(ALONE)
 
 unit: $(READY)

@@ -2,10 +2,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 # Tiny arrays: threads only fight over the cores. Set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# A process asks once how Ray authenticates: as mmrec.tune.local does, whichever test imports it first.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import torch
 
@@ -29,3 +32,16 @@ def data_root() -> Path:
     if not root:
         pytest.skip("real data not found: set MMREC_DATA to the folder that holds it")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> pd.DataFrame:
+    """The trial table of tests/e2e/mini.py, run on this machine alone and not disturbed."""
+    from tests.e2e.conftest import finish, run_folder, start, trials
+
+    out = tmp_path_factory.mktemp("undisturbed")
+    finish(start("--out", str(out)))
+    table = trials(run_folder(out))
+    assert len(table) == 6
+    assert set(table["state"]) == {"done"}
+    return table

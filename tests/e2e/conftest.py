@@ -12,9 +12,9 @@ import pytest
 MINI = Path(__file__).with_name("mini.py")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """One Ray for the studies of a file: starting it takes seconds."""
+    """One Ray for all studies in this process: starting it takes seconds."""
     from mmrec.tune import local
 
     with local.started():

@@ -14,16 +14,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 TIMES = {"started", "ended", "seconds", "host", "attempt", "cost.epoch_seconds", "cost.peak_mib"}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> pd.DataFrame:
-    out = tmp_path_factory.mktemp("undisturbed")
-    finish(start("--out", str(out)))
-    table = trials(run_folder(out))
-    assert len(table) == 6
-    assert set(table["state"]) == {"done"}
-    return table
-
-
 def assert_same(table: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Equal to the last bit, but for time, memory and place."""
     columns = [c for c in expected if c not in TIMES]

@@ -36,13 +36,11 @@ def start(*words: str, storage: str | None = None, script: str = "tests.e2e.mini
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[tuple[str, ...], pd.DataFrame]:
-    tables = {}
-    for words in ((), OTHER):
-        out = tmp_path_factory.mktemp("undisturbed")
-        finish(start("--out", str(out), *words), timeout=240)
-        tables[words] = trials(run_folder(out))
-    return tables
+def tables(undisturbed, tmp_path_factory) -> dict[tuple[str, ...], pd.DataFrame]:
+    """Command line -> the trial table of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("other")
+    finish(start("--out", str(out), *OTHER), timeout=240)
+    return {(): undisturbed, OTHER: trials(run_folder(out))}
 
 
 def rows(storage: str) -> list[tuple[str, int, str]]:
@@ -69,15 +67,15 @@ def assert_each_once(storage: str, table: pd.DataFrame) -> None:
     assert {state for *_, state in rows(storage)} <= {"COMPLETE", "FAIL"}
 
 
-def test_two_studies_write_into_one_database_at_once(tmp_path, storage, undisturbed):
+def test_two_studies_write_into_one_database_at_once(tmp_path, storage, tables):
     drivers = {
         words: start("--out", str(tmp_path / str(len(words))), *words, storage=storage)
-        for words in undisturbed
+        for words in tables
     }
     for words, driver in drivers.items():
         finish(driver, timeout=240)
-        assert_same(trials(run_folder(tmp_path / str(len(words)))), undisturbed[words])
-    both = [name for table in undisturbed.values() for name in table["hash"]]
+        assert_same(trials(run_folder(tmp_path / str(len(words)))), tables[words])
+    both = [name for table in tables.values() for name in table["hash"]]
     assert sorted(rows(storage)) == sorted((name, 1, "COMPLETE") for name in both)
     assert_no_password(tmp_path, storage)
 
@@ -98,7 +96,7 @@ def assert_no_password(out: Path, storage: str) -> None:
     assert "postgresql://me:***@127.0.0.1" in manifest
 
 
-def test_a_restart_in_the_middle_of_a_study(tmp_path, server: Server, storage, undisturbed):
+def test_a_restart_in_the_middle_of_a_study(tmp_path, server: Server, storage, tables):
     driver = start("--out", str(tmp_path / "first"), storage=storage)
     wait_for(lambda: done(storage) >= 1, timeout=180)
     server.stop("immediate")
@@ -111,13 +109,13 @@ def test_a_restart_in_the_middle_of_a_study(tmp_path, server: Server, storage, u
     assert "answers again" in output
     for secret in (PASSWORD, QUOTED):
         assert secret not in output + second
-    assert_same(trials(run_folder(tmp_path / "first")), undisturbed[()])
-    assert_each_once(storage, undisturbed[()])
+    assert_same(trials(run_folder(tmp_path / "first")), tables[()])
+    assert_each_once(storage, tables[()])
     assert {attempt for _, attempt, _ in rows(storage)} == {1}  # nothing was tried again
 
 
 def test_driver_killed_and_server_gone_for_good_the_same_command_goes_on(
-    tmp_path, server: Server, storage, undisturbed, monkeypatch
+    tmp_path, server: Server, storage, tables, monkeypatch
 ):
     words, impatient = ("--out", str(tmp_path)), "tests.postgres.impatient"
     driver = start(*words, storage=storage)
@@ -137,8 +135,8 @@ def test_driver_killed_and_server_gone_for_good_the_same_command_goes_on(
 
     finish(start(*words, storage=storage), timeout=240)
     folder = run_folder(tmp_path)
-    assert_same(trials(folder), undisturbed[()])
-    assert_each_once(storage, undisturbed[()])
+    assert_same(trials(folder), tables[()])
+    assert_each_once(storage, tables[()])
     assert_the_report_is_found(folder, storage, monkeypatch)
 
 
