@@ -7,7 +7,7 @@ import pytest
 
 # Tiny arrays: threads only fight over the cores. Set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# A process asks once how Ray authenticates: as mmrec.tune.local does, whichever test imports it first.
+# A process asks once how Ray authenticates: as mmrec.tune.local says, whoever imports it first.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import torch
