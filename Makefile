@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 study: $(READY)
 	$(BIN)/python studies/alpha_tau.py
 
-# What takes all cores, or measures the memory of its own process, is run file by file. The lab of hosts
+# What measures the memory of its own process (first, as it is young), or takes all cores. The lab of hosts
 # (tests/cluster) mostly waits: it comes first, beside all the rest.
-ALONE := tests/e2e tests/study/test_scaling.py
+ALONE := tests/study/test_scaling.py tests/e2e
 
 test: $(READY)
 	$(BIN)/python -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
