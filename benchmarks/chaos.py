@@ -10,7 +10,6 @@ compared to the last bit.
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -26,15 +25,12 @@ from mmrec.study.ledger import Ledger
 from mmrec.study.provenance import hardware, now, versions
 from tests.cluster.lab import SHARED, TREE, WORKERS, Lab, why_not
 from tests.cluster.on_prem import OnPrem
-from tests.e2e.conftest import run_folder, trials
+from tests.e2e.conftest import finish, run_folder, start, trials
+from tests.e2e.test_kill import TIMES
 
 SCRIPT = Path("tests/e2e/mini.py")
 CELLS = 3
 """Of that study: so many trials a seed."""
-TIMES = {"started", "ended", "seconds", "host", "hardware", "attempt", "cost.epoch_seconds"} | {
-    "cost.peak_mib"
-}
-"""Columns in which an interrupted trial may differ from one that was not."""
 
 
 @dataclass
@@ -84,15 +80,7 @@ class Chaos:
 
 def undisturbed(out: Path, words: list[str]) -> pd.DataFrame:
     """The trial table of a run on this machine alone."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--address", "local", "--out", str(out), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"the undisturbed run ended with {done.returncode}:\n{done.stderr}")
+    finish(start("--address", "local", "--out", str(out), *words), timeout=3600)
     return trials(run_folder(out))
 
 
@@ -133,18 +121,18 @@ def main() -> None:
     seeds = -(-arguments.trials // CELLS)
     words = ["--seeds", str(seeds), "--epochs", str(arguments.epochs)]
     with tempfile.TemporaryDirectory(prefix="mmrec-chaos-") as scratch:
-        start = time.monotonic()
+        begun = time.monotonic()
         expected = undisturbed(Path(scratch) / "undisturbed", words)
-        alone = time.monotonic() - start
+        alone = time.monotonic() - begun
         print(f"undisturbed: {len(expected)} trials in {alone:.0f} s", flush=True)
         with Lab(Path(scratch) / "lab") as lab:
             cluster = OnPrem(lab)
             cluster.up()
-            start = time.monotonic()
+            begun = time.monotonic()
             study = cluster.submit(str(TREE / SCRIPT), "--out", str(SHARED / "runs"), *words)
             chaos = Chaos(lab, arguments.seed, arguments.every)
             chaos.until_done(study, arguments.limit)
-            seconds = time.monotonic() - start
+            seconds = time.monotonic() - begun
             folder = run_folder(lab.shared / "runs")
             table, rows = trials(folder), account(folder)
     result = {

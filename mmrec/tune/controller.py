@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import ray
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import (
     ActorDiedError,
@@ -26,6 +25,7 @@ from ray.tune import PlacementGroupFactory, Stopper
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 
+from mmrec.tune.local import amounts
 from mmrec.tune.mishaps import Death, Mishaps
 
 
@@ -91,21 +91,10 @@ class Halted(Stopper):
         return self.mishaps.halted is not None
 
 
-def roomy_nodes(cpus: float, gpus: float) -> set[str]:
-    """The living nodes, by Ray's ids, that are large enough for a trial."""
-    return {
-        node["NodeID"]
-        for node in ray.nodes()
-        if node["Alive"]
-        and node["Resources"].get("CPU", 0) >= cpus
-        and node["Resources"].get("GPU", 0) >= gpus
-    }
-
-
 def bundle(cpus: float, gpus: float, avoid: Collection[str]) -> PlacementGroupFactory:
     """What a trial takes, on any node but those to avoid (by Ray's ids)."""
-    amounts = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    wanted = amounts(cpus, gpus)
     if not avoid:
-        return PlacementGroupFactory([amounts])
+        return PlacementGroupFactory([wanted])
     elsewhere = {"ray.io/node-id": f"!in({','.join(avoid)})"}
-    return PlacementGroupFactory([amounts], bundle_label_selector=[elsewhere])
+    return PlacementGroupFactory([wanted], bundle_label_selector=[elsewhere])

@@ -163,7 +163,7 @@ def slots(cpus: float, gpus: float, *, wait_seconds: float = WAIT_SECONDS) -> in
         return fit or _no_room(cpus, gpus)
     wanted = f"{cpus:g} CPU, {gpus:g} GPU" if gpus else f"{cpus:g} CPU"
     sys.stderr.write(f"waiting for a node with {wanted}, at most {wait_seconds:g} s\n")
-    group = placement_group([_bundle(cpus, gpus)])
+    group = placement_group([amounts(cpus, gpus)])
     try:
         end = time.monotonic() + wait_seconds
         while not (fit := _fitting(cpus, gpus)):
@@ -175,15 +175,23 @@ def slots(cpus: float, gpus: float, *, wait_seconds: float = WAIT_SECONDS) -> in
     return fit
 
 
-def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+def amounts(cpus: float, gpus: float) -> dict[str, float]:
+    """What a trial takes, in Ray's words."""
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
+def fitting_by_node(cpus: float, gpus: float) -> dict[str, int]:
+    """Ray's id of each living node -> how many trials fit there, were nothing else running."""
+    wanted = amounts(cpus, gpus)
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    return {
+        name: min(int(have.get(kind, 0) // n) for kind, n in wanted.items())
+        for name, have in alive.items()
+    }
+
+
 def _fitting(cpus: float, gpus: float) -> int:
-    """How many trials fit on the nodes as they are, were nothing else running there."""
-    wanted = _bundle(cpus, gpus)
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(min(int(have.get(k, 0) // n) for k, n in wanted.items()) for have in alive)
+    return sum(fitting_by_node(cpus, gpus).values())
 
 
 def _no_room(cpus: float, gpus: float, after: str = "") -> NoReturn:

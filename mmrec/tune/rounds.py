@@ -13,7 +13,7 @@ from mmrec.tune import local  # before ray: it sets the environment  # isort: sk
 from ray import tune
 
 from mmrec.tune.asha import InOrder, LedgerAsha
-from mmrec.tune.controller import Halted, bundle, mended, roomy_nodes
+from mmrec.tune.controller import Halted, bundle, mended
 from mmrec.tune.job import Job
 from mmrec.tune.preflight import require, this_node
 from mmrec.tune.searcher import LedgerSearcher, Plan, Source, Suggestions
@@ -100,7 +100,7 @@ class Rounds:
             stride=max(1, self.epochs // STRIDES),
             watch=status,
             most=(lambda: 1) if source.alone else self.room,
-            nodes=lambda: roomy_nodes(job.cpus, job.options.gpus_per_trial),
+            nodes=self._roomy_nodes,
             stall_seconds=stall_seconds,
         )
         shared = Shared(
@@ -146,6 +146,12 @@ class Rounds:
             raise source.mishaps.halted
         if interrupted:
             raise KeyboardInterrupt
+
+    def _roomy_nodes(self) -> set[str]:
+        """Nodes that are large enough for a trial, by Ray's ids."""
+        job = self.job
+        fit = local.fitting_by_node(job.cpus, job.options.gpus_per_trial)
+        return {name for name, count in fit.items() if count}
 
     def _status(self, planned: int, done: int) -> Status:
         most = self.job.options.max_trials

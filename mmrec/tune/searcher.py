@@ -13,7 +13,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from mmrec.study.ledger import INTERRUPTED, Ledger, Refused, Row, to_plain
+from mmrec.study.database import Refused
+from mmrec.study.ledger import INTERRUPTED, Ledger, Row, to_plain
 from mmrec.study.ranges import Range
 from mmrec.study.store import Folder, StorageFailed
 from mmrec.study.study import Planned

@@ -1,8 +1,10 @@
 """Drivers and workers are killed in the middle; what they leave behind must not show."""
 
+import json
 import os
 import signal
 import sqlite3
+from collections.abc import Iterable
 
 import pandas as pd
 import pytest
@@ -32,17 +34,26 @@ def checkpointed_epochs(out) -> list[int]:
     return [s["epoch"] for s in states if "optimizer" in s]
 
 
+ATTEMPTS = (
+    "select h.value_json, a.value_json, t.state from trials t"
+    " join trial_user_attributes h on h.trial_id = t.trial_id and h.key = 'hash'"
+    " join trial_user_attributes a on a.trial_id = t.trial_id and a.key = 'attempt'"
+)
+"""Of Optuna's tables, in any database: hash and attempt (as JSON) and state of every row."""
+
+
+def from_json(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, int, str]]:
+    """(hash, attempt, state) of what `ATTEMPTS` gives."""
+    return [(json.loads(name), json.loads(attempt), state) for name, attempt, state in rows]
+
+
 def attempts(out) -> list[tuple[str, int, str]]:
     """(hash, attempt, state) of every row of the ledger, as SQLite has it."""
     database = run_folder(out) / "ledger.db"
     with sqlite3.connect(database) as connection:
-        rows = connection.execute(
-            "select h.value_json, a.value_json, t.state from trials t"
-            " join trial_user_attributes h on h.trial_id = t.trial_id and h.key = 'hash'"
-            " join trial_user_attributes a on a.trial_id = t.trial_id and a.key = 'attempt'"
-        ).fetchall()
+        rows = connection.execute(ATTEMPTS).fetchall()
     connection.close()
-    return [(h.strip('"'), int(a), s) for h, a, s in rows]
+    return from_json(rows)
 
 
 def test_a_killed_driver_loses_nothing(tmp_path, undisturbed):

@@ -14,7 +14,7 @@ import pytest
 
 from mmrec.cli import mmrec_command
 from tests.e2e.conftest import finish, run_folder, trials, wait_for
-from tests.e2e.test_kill import assert_same
+from tests.e2e.test_kill import ATTEMPTS, assert_same, from_json
 from tests.postgres.conftest import PASSWORD, QUOTED, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -46,12 +46,7 @@ def tables(undisturbed, tmp_path_factory) -> dict[tuple[str, ...], pd.DataFrame]
 def rows(storage: str) -> list[tuple[str, int, str]]:
     """(hash, attempt, state) of every row of a database with one study."""
     with psycopg.connect(storage) as connection:
-        found = connection.execute(
-            "select h.value_json, a.value_json, t.state from trials t"
-            " join trial_user_attributes h on h.trial_id = t.trial_id and h.key = 'hash'"
-            " join trial_user_attributes a on a.trial_id = t.trial_id and a.key = 'attempt'"
-        ).fetchall()
-    return [(h.strip('"'), int(a), s) for h, a, s in found]
+        return from_json(connection.execute(ATTEMPTS).fetchall())
 
 
 def done(storage: str) -> int:
