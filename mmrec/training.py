@@ -26,6 +26,7 @@ from mmrec.data.sampling import BatchShape, Draws, TrainingPairs
 from mmrec.evaluation import Evaluator, Protocol, Ranking, objective_of
 from mmrec.models.base import Batch, ModelConfig, Recommender
 from mmrec.nn.features import FeatureTable
+from mmrec.nn.optimizers import make_optimizer
 
 VERSION = 1
 """Part of every trial's name: raised when the same config trains to other numbers than before."""
@@ -430,8 +431,8 @@ def _optimizer(model: Recommender, cfg: TrainConfig) -> torch.optim.Optimizer | 
     """None for a closed form, which is evaluated once and has nothing to train."""
     if not list(model.parameters()):
         return None
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer]
-    return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    weights = model.parameters()
+    return make_optimizer(cfg.optimizer, weights, lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}

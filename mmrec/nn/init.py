@@ -4,7 +4,7 @@ Letters in names: F fan-in, O fan-out.
 """
 
 import math
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -56,8 +56,8 @@ def linear(
             "xavier_uniform" and "xavier_normal" as the functions above.
         bias: whether there is one.
     """
-    # Without skip_init torch would draw from its global generator first.
-    layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias))
+    # Without weights, or torch would draw them from its global generator first.
+    layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")
     match rule:
         case "kaiming":
             layer.weight = uniform((fan_out, fan_in), kaiming_bound(fan_in), init)

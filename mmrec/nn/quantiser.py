@@ -19,6 +19,7 @@ from mmrec.cache import Arrays, cached
 from mmrec.config import changed, config, digest
 from mmrec.data.dataset import Dense
 from mmrec.data.features import rescaled
+from mmrec.nn.optimizers import make_optimizer
 from mmrec.nn.rqvae import RQVAE, Errors, kmeans, residual_codes
 
 VERSION = 1
@@ -204,7 +205,8 @@ def _rqvae(x_NF: NDArray[np.float32], cfg: Quantiser, seed: int) -> _Found:
 
 
 def _train(model: RQVAE, x_NF: Tensor, cfg: Quantiser, seed: int) -> None:
-    optimizer = _optimizer(model, cfg)
+    weights = model.parameters()
+    optimizer = make_optimizer(cfg.optimizer, weights, lr=cfg.lr, weight_decay=cfg.weight_decay)
     revival = _generator(seed, "revival")
     chosen_W = torch.zeros(len(model.word_WD), dtype=torch.int64)
     drawn = batches(x_NF, cfg.batch_size, _generator(seed, "order"))
@@ -226,16 +228,6 @@ def _train(model: RQVAE, x_NF: Tensor, cfg: Quantiser, seed: int) -> None:
             model.revive(x_BF, dead_W, revival)
             forget(optimizer, model.word_WD, dead_W)
             chosen_W.zero_()
-
-
-def _optimizer(model: RQVAE, cfg: Quantiser) -> torch.optim.Optimizer:
-    kinds = {
-        "adagrad": torch.optim.Adagrad,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    kind = kinds[cfg.optimizer]
-    return kind(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
 
 def forget(optimizer: torch.optim.Optimizer, table_WD: Tensor, dead_W: Tensor) -> None:

@@ -11,6 +11,7 @@ import math
 
 import torch
 
+from mmrec.nn.optimizers import make_optimizer
 from mmrec.study import memory
 from mmrec.training import Run
 
@@ -70,13 +71,13 @@ def costs_of(run: Run, peak_mib: float, *, given: bool) -> dict[str, float]:
 
 @functools.cache
 def _load_what_training_needs() -> None:
-    """Torch imports 70 MiB of Python with its first optimiser; no trial is charged for it.
+    """Torch loads a few MiB with a first step of training; no trial is charged for them.
 
     What is loaded by then lives as long as the process. The garbage collector is told so: to look
     through the 400,000 objects of a worker's libraries takes 0.15 s, at every trial.
     """
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.Adam([weight], fused=True)
+    optimizer = make_optimizer("adam", [weight], lr=1e-3, weight_decay=0.0)
     weight.sum().backward()
     optimizer.step()
     gc.collect()

@@ -33,8 +33,12 @@ _ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "200",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_prestart_worker_first_driver": "0",
 }
-"""Each may be overridden from outside. Tune's own snapshots are never read, so none are taken."""
+"""Each may be overridden from outside. Tune's own snapshots are never read, so none are taken.
+
+Ray would start one process for each core in advance, and another one for each trial all the same.
+"""
 
 for _name, _value in (_ENVIRONMENT | ALLOCATOR).items():
     os.environ.setdefault(_name, _value)

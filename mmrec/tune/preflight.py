@@ -22,49 +22,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mmrec.tune.findings import ANSWER_SECONDS, Expected, Node, findings, table, warnings
-
-SEEN_SECONDS = 5.0
-"""How long a written file may take to be seen by others."""
-
-
-def this_node() -> dict[str, str]:
-    """Python (minor), Ray, torch (without its build), mmrec and its code, of this process.
-
-    A head without GPUs may have torch for the processor where workers have CUDA's; each row of the
-    ledger says which it was.
-    """
-    return {name: read() for name, read in _readers().items()}
-
-
-def _readers() -> dict[str, Callable[[], str]]:
-    """How to tell each version. Nested, since they travel to nodes that have no mmrec."""
-
-    def python() -> str:
-        import sys
-
-        return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-    def ray() -> str:
-        import ray
-
-        return ray.__version__
-
-    def torch() -> str:
-        import torch
-
-        return torch.__version__.partition("+")[0]
-
-    def mmrec() -> str:
-        import importlib.metadata
-
-        return importlib.metadata.version("mmrec")
-
-    def code() -> str:
-        from mmrec.study.provenance import code_digest
-
-        return code_digest()
-
-    return {"python": python, "ray": ray, "torch": torch, "mmrec": mmrec, "code": code}
+from mmrec.tune.versions import SEEN_SECONDS, readers, this_node
 
 
 def require(data: Dataset, folder: Folder, *, gpus: float) -> None:
@@ -177,7 +135,7 @@ def _seen(folder: Folder, name: str) -> bool:
 
 def _probe() -> Callable[..., dict[str, Any]]:
     """What runs on a node. Nested, hence pickled by value: the node may have no mmrec at all."""
-    readers, checks = _readers(), _checks(SEEN_SECONDS)
+    versions, checks = readers(), _checks(SEEN_SECONDS)
 
     def probe(
         shared: list[Any], address: str, word: str, answer: str, gpus: bool
@@ -185,7 +143,7 @@ def _probe() -> Callable[..., dict[str, Any]]:
         import time
 
         facts: dict[str, Any] = {"errors": {}}
-        for name, read in {**readers, **checks(shared, address, word, answer, gpus)}.items():
+        for name, read in {**versions, **checks(shared, address, word, answer, gpus)}.items():
             try:
                 facts[name] = read()
             except Exception as error:  # noqa: BLE001 - of whatever kind, it is what was asked for

@@ -15,10 +15,11 @@ from ray import tune
 from mmrec.tune.asha import InOrder, LedgerAsha
 from mmrec.tune.controller import Halted, bundle, mended
 from mmrec.tune.job import Job
-from mmrec.tune.preflight import require, this_node
+from mmrec.tune.preflight import require
 from mmrec.tune.searcher import LedgerSearcher, Plan, Source, Suggestions
 from mmrec.tune.status import Status
 from mmrec.tune.trainable import Shared, TrialTrainable
+from mmrec.tune.versions import this_node
 
 STRIDES = 20
 """About this many values of a learning curve reach the ledger; all of it is in epochs.parquet."""

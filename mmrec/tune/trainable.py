@@ -26,8 +26,8 @@ from mmrec.study.provenance import hardware
 from mmrec.study.store import Folder
 from mmrec.study.trials import Trial, begin
 from mmrec.training import EpochReport, Run, fit
-from mmrec.tune.mishaps import WrongNode, fault_of
-from mmrec.tune.preflight import SEEN_SECONDS, this_node
+from mmrec.tune.faults import WrongNode, fault_of
+from mmrec.tune.versions import SEEN_SECONDS, this_node
 from mmrec.tune.watchdog import Watchdog, stuck_file
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mmrec.study.store import StorageFailed
+from mmrec.tune.faults import WrongNode, fault_of
 from mmrec.tune.live import Live
-from mmrec.tune.mishaps import MAX_ATTEMPTS, Mishaps, WrongNode, fault_of
+from mmrec.tune.mishaps import MAX_ATTEMPTS, Mishaps
 from tests.study.fabricated import plan
 
 

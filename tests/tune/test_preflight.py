@@ -79,7 +79,8 @@ def test_nodes_that_agree(cluster, data, tmp_path, capsys):
 
 def test_a_node_without_the_package_and_one_with_another(cluster, data, tmp_path):
     from mmrec.tune import local
-    from mmrec.tune.preflight import require, this_node
+    from mmrec.tune.preflight import require
+    from mmrec.tune.versions import this_node
 
     other = tmp_path / "other"
     shutil.copytree(Path(mmrec.__file__).parent, other / "mmrec")

@@ -1,5 +1,7 @@
 """A trial in its worker, without a cluster: what only evaluates takes over what another trained."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,35 @@ LEFT_OUT = Condition(missing=("interactions", "text"), when="eval")
 def data() -> Dataset:
     modalities = tuple(Modality(name=name, width=4) for name in ("image", "text"))
     return planted(Planted(users=30, items=60, interactions=300, modalities=modalities, factors=4))
+
+
+LOADED = """
+import sys
+
+import mmrec.tune.trainable
+from mmrec.evaluation import PROTOCOLS
+from mmrec.models.sibrar import SiBraR
+from mmrec.data.planted import Planted, planted
+from mmrec.study.costs import MemoryMeter
+from mmrec.training import Run, RunConfig, TrainConfig, fit
+
+MemoryMeter("cpu")
+cfg = RunConfig(model=SiBraR(dim=4, common_dim=4, hidden=(4,)), train=TrainConfig(epochs=1))
+data = planted(Planted(users=30, items=60, interactions=300))
+run = Run(cfg, data, seed=0, protocol=PROTOCOLS["full"])
+assert [report.epoch for report in fit(run)] == [1]
+print(*sys.modules)
+"""
+
+
+def test_a_worker_loads_nothing_that_only_a_driver_or_a_compiler_needs():
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {"torch", "ray.tune", "mmrec.training"} <= loaded
+    kept_out = {"torch._dynamo", "sympy", "optuna", "sqlalchemy", "scipy.stats", "plotly"}
+    assert not kept_out & loaded
 
 
 class Worker:
