@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 UNIMODAL = "TIGER text,TIGER image"
-QUICK = ["--epochs=20", "--set=model.history=2"]
+QUICK = ["--epochs=12", "--set=model.history=2"]
 """The last item of a history is what decides the next one here."""
 
 

@@ -40,7 +40,7 @@ def misbehave(run: Any) -> None:
     if is_asked("eat", name):
         eaten = []
         while True:
-            eaten.append(b"x" * 2**25)
+            eaten.append(b"x" * 2**26)
             time.sleep(0.02)
     if is_asked("nan", name):
         next(run.model.parameters()).data.fill_(float("nan"))
