@@ -1,7 +1,7 @@
 """Torch's optimisers, without the compiler.
 
-With a process's first optimiser torch (2.11 to 2.13) imports `torch._dynamo`, to tell it what it
-should not compile: 820 modules, 0.9 s and 70 MiB in every worker, and here nothing is compiled.
+With a process's first optimiser torch (2.13) imports `torch._dynamo`, to tell it what it should not
+compile: 820 modules, 0.9 s and 70 MiB in every worker, and here nothing is compiled.
 """
 
 from collections.abc import Callable, Iterable
