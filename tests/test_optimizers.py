@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmrec.nn.optimizers import Kind, make_optimizer
+from mmrec.nn.optimizers import OptimizerKind, make_optimizer
 
 TORCH = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
 
@@ -22,7 +22,7 @@ def train(optimizer: torch.optim.Optimizer, these: list[nn.Parameter], steps: in
 
 
 @pytest.mark.parametrize("kind", TORCH)
-def test_steps_and_saved_states_are_torch_s(kind: Kind):
+def test_steps_and_saved_states_are_torch_s(kind: OptimizerKind):
     ours, theirs = weights(), weights()
     words = {"lr": 0.03, "weight_decay": 0.1}
     mine = make_optimizer(kind, ours, **words)

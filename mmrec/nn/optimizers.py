@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Kind = Literal["adam", "adamw", "adagrad"]
+OptimizerKind = Literal["adagrad", "adam", "adamw"]
 
 _WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 """What torch wraps for the compiler alone; `step` also turns gradients off."""
 
 
 def make_optimizer(
-    kind: Kind, weights: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+    kind: OptimizerKind, weights: Iterable[nn.Parameter], *, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """One that updates all weights in one kernel; everything else is as torch has it."""
     return _KINDS[kind](weights, lr=lr, weight_decay=weight_decay, fused=True)

@@ -19,7 +19,7 @@ from mmrec.cache import Arrays, cached
 from mmrec.config import changed, config, digest
 from mmrec.data.dataset import Dense
 from mmrec.data.features import rescaled
-from mmrec.nn.optimizers import make_optimizer
+from mmrec.nn.optimizers import OptimizerKind, make_optimizer
 from mmrec.nn.rqvae import RQVAE, Errors, kmeans, residual_codes
 
 VERSION = 1
@@ -63,7 +63,7 @@ class Quantiser:
     errors: Errors = "sum"
     """Whether squares are summed over the columns of a row, as the formulas read, or averaged, as
     MQL4GRec does: then words of few columns weigh more against vectors of many."""
-    optimizer: Literal["adagrad", "adam", "adamw"] = "adamw"
+    optimizer: OptimizerKind = "adamw"
     """adamw is MQL4GRec's; adagrad TIGER's and GRID's."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Constant (GRID, MQL4GRec; TIGER: 0.4). With a few hundred steps adamw needs 0.003 to 0.01;

@@ -35,6 +35,9 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 PAUSES = (1.0, 5.0, 20.0)
 """Seconds between attempts at a store that does not answer; its client tries for a while too."""
 
+SEEN_SECONDS = 5.0
+"""How long a file may take to be seen by other machines."""
+
 _PASSWORD = re.compile(r"(?<=://)[^/@]*:.*@")
 
 
@@ -127,6 +130,15 @@ class Folder:
             with _in(self.address):
                 return (self.path / name).exists()
         return self._do(lambda fs, root: bool(fs.exists(f"{root}/{name}" if name else root)))
+
+    def seen(self, name: str, seconds: float = SEEN_SECONDS) -> bool:
+        """Whether there is such a file by then: what another machine wrote may come late."""
+        end = time.monotonic() + seconds
+        while not self.exists(name):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        return True
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""

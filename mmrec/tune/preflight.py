@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mmrec.tune.findings import ANSWER_SECONDS, Expected, Node, findings, table, warnings
-from mmrec.tune.versions import SEEN_SECONDS, readers, this_node
+from mmrec.tune.versions import readers, this_node
 
 
 def require(data: Dataset, folder: Folder, *, gpus: float) -> None:
@@ -94,7 +94,7 @@ def _ask(
             sent[asked] = node.id
         facts = _answers(sent)
         for name, told in facts.items():
-            told["returned"] = bool(told.get("storage")) and _seen(folder, f"{word}-{name}")
+            told["returned"] = bool(told.get("storage")) and folder.seen(f"{word}-{name}")
         return facts
     finally:
         for name in (word, *(f"{word}-{node.id}" for node in nodes)):
@@ -124,18 +124,9 @@ def _answers(sent: Mapping[Any, str]) -> dict[str, dict[str, Any]]:
     return facts
 
 
-def _seen(folder: Folder, name: str) -> bool:
-    end = time.monotonic() + SEEN_SECONDS
-    while not folder.exists(name):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
-
-
 def _probe() -> Callable[..., dict[str, Any]]:
     """What runs on a node. Nested, hence pickled by value: the node may have no mmrec at all."""
-    versions, checks = readers(), _checks(SEEN_SECONDS)
+    versions, checks = readers(), _checks()
 
     def probe(
         shared: list[Any], address: str, word: str, answer: str, gpus: bool
@@ -154,7 +145,7 @@ def _probe() -> Callable[..., dict[str, Any]]:
     return probe
 
 
-def _checks(patience: float) -> Callable[..., dict[str, Callable[[], Any]]]:
+def _checks() -> Callable[..., dict[str, Callable[[], Any]]]:
     """What else is tried on a node; by value like the rest."""
 
     def checks(
@@ -162,16 +153,13 @@ def _checks(patience: float) -> Callable[..., dict[str, Callable[[], Any]]]:
     ) -> dict[str, Callable[[], Any]]:
         import os
         import shutil
-        import time
 
         def storage() -> bool:
             from mmrec.study.store import Folder
 
-            folder, end = Folder(address), time.monotonic() + patience
-            while not folder.exists(word):
-                if time.monotonic() > end:
-                    return False  # and nothing is left on a disk of this node's own
-                time.sleep(0.2)
+            folder = Folder(address)
+            if not folder.seen(word):
+                return False  # and nothing is left on a disk of this node's own
             if folder.read(word) != word.encode():
                 raise OSError(f"{word} holds something else than what the driver wrote")
             folder.write(answer, answer.encode())

@@ -27,7 +27,7 @@ from mmrec.study.store import Folder
 from mmrec.study.trials import Trial, begin
 from mmrec.training import EpochReport, Run, fit
 from mmrec.tune.faults import WrongNode, fault_of
-from mmrec.tune.versions import SEEN_SECONDS, this_node
+from mmrec.tune.versions import this_node
 from mmrec.tune.watchdog import Watchdog, stuck_file
 
 
@@ -166,11 +166,8 @@ class TrialTrainable(tune.Trainable):
         """Raise WrongNode on one that joined after the pre-flight and would not have passed it."""
         here, driver = this_node(), self.shared.code
         wrong = [f"{k} {here.get(k)}, not {v}" for k, v in driver.items() if here.get(k) != v]
-        end = time.monotonic() + SEEN_SECONDS
-        while not wrong and not self.shared.folder.exists(self._path("attempt")):
-            if time.monotonic() > end:
-                wrong = [f"not {self.shared.folder.address}: it does not see what the driver wrote"]
-            time.sleep(0.2)
+        if not wrong and not self.shared.folder.seen(self._path("attempt")):
+            wrong = [f"not {self.shared.folder.address}: it does not see what the driver wrote"]
         if wrong:
             raise WrongNode(f"{platform.node()} has {', '.join(wrong)}")
 

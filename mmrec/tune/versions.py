@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 
-SEEN_SECONDS = 5.0
-"""How long a written file may take to be seen by others."""
-
 
 def this_node() -> dict[str, str]:
     """Python (minor), Ray, torch (without its build), mmrec and its code, of this process.

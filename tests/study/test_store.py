@@ -1,5 +1,7 @@
 import errno
 import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -38,6 +40,16 @@ def test_what_is_not_there_is_not_there(folder):
     folder.write("run.json", b"{}")
     folder.remove("run.json")
     assert not folder.exists("run.json")
+
+
+def test_what_comes_late_is_seen_and_what_does_not_come_is_not(folder):
+    start = time.monotonic()
+    writer = threading.Timer(0.3, folder.write, ("late", b"1"))
+    writer.start()
+    assert folder.seen("late")
+    assert 0.3 <= time.monotonic() - start < 3
+    writer.join()
+    assert not folder.seen("never", seconds=0.3)
 
 
 def test_a_folder_may_be_an_address_and_a_path():
